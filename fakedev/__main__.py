@@ -1,0 +1,5 @@
+"""`python -m fakedev`."""
+
+from fakedev.cli import main
+
+main()

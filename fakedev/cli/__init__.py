@@ -1,0 +1,21 @@
+"""The command line. Each command imports what it needs when it runs: `fakedev run` must start fast."""
+
+import sys
+
+
+def main() -> None:
+    """Entry point of the console script. Errors are one message on stderr: exit 2 for bad input."""
+    from fakedev.cli.app import app  # noqa: PLC0415 - typer is not needed to import this module
+    from fakedev.model.errors import ControlError, FakedevError, HostError  # noqa: PLC0415
+
+    try:
+        app()
+    except FakedevError as error:
+        prefix = "" if getattr(error, "problems", None) else "fakedev: "
+        print(f"{prefix}{error}", file=sys.stderr)  # noqa: T201
+        sys.exit(1 if isinstance(error, (HostError, ControlError)) else 2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(141)

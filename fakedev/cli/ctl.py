@@ -1,0 +1,195 @@
+"""`fakedev ctl` and `fakedev ps`: talk to running machines."""
+
+import base64
+import sys
+import time
+from typing import Annotated, Any
+
+import typer
+
+from fakedev.cli import options
+from fakedev.cli.text import hex_dump, parse_bytes
+from fakedev.control.client import Client, find, states
+
+app = typer.Typer(
+    help="Talk to a running machine. RANGE is ADDR+LEN (0xd8100000+64K) or START-END as /proc/iomem prints it.",
+    no_args_is_help=True,
+)
+RangeArgument = Annotated[str, typer.Argument(metavar="RANGE", help="ADDR+LEN or START-END.")]
+_chosen: dict[str, str | None] = {"machine": None}
+
+
+@app.callback()
+def _options(machine: options.Machine = None) -> None:
+    _chosen["machine"] = machine
+
+
+def _call(verb: str, **args: Any) -> Any:
+    with Client(find(options.directory(), _chosen["machine"])) as client:
+        return client.call(verb, **args)
+
+
+def ps(*, json: options.Json = False) -> None:
+    """List the machines that are running."""
+    found = list(states(options.directory()))
+    if json:
+        options.print_json(found)
+        return
+    typer.echo(f"{'NAME':16} {'PROFILE':12} {'PID':>8} {'KERNEL':8} COMMAND")
+    for state in found:
+        command = " ".join(state.get("command", []))
+        version = state["kernel"]["version"]
+        typer.echo(
+            f"{state['name']:16} {state['machine']:12} {state.get('pid', 0):8} {version:8} {command}"
+        )
+
+
+@app.command()
+def state(*, json: options.Json = False) -> None:
+    """What the machine is, what is claimed, how many events there were."""
+    found = _call("state")
+    if json:
+        options.print_json(found)
+        return
+    for name in ("machine", "profile", "pid", "high_memory", "events", "mounts"):
+        if name in found:
+            typer.echo(f"{name:12} {found[name]}")
+    kernel = found["kernel"]
+    typer.echo(f"{'kernel':12} " + ", ".join(f"{k}={v}" for k, v in kernel.items() if v != ""))
+    for claim in found["claims"]:
+        typer.echo(f"{'claim':12} {claim['range']} : {claim['name']} (event {claim['event']})")
+
+
+@app.command()
+def iomem(
+    *,
+    user: Annotated[
+        bool, typer.Option("--user", help="As an opener without CAP_SYS_ADMIN sees it.")
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """Print /proc/iomem."""
+    found = _call("iomem", privileged=not user)
+    options.print_json(found) if json else typer.echo(found["text"], nl=False)
+
+
+@app.command()
+def claim(
+    span: RangeArgument,
+    *,
+    name: Annotated[
+        str, typer.Option("--name", help="What the driver calls its claim.")
+    ] = "driver",
+    exclusive: Annotated[bool, typer.Option("--exclusive", help="IORESOURCE_EXCLUSIVE.")] = False,
+    json: options.Json = False,
+) -> None:
+    """Claim a range as a driver does; mappings of it die where the kernel revokes."""
+    found = _call("claim", range=span, name=name, exclusive=exclusive)
+    options.print_json(found) if json else typer.echo(f"{found['range']} : {found['name']}")
+
+
+@app.command()
+def release(span: RangeArgument, *, json: options.Json = False) -> None:
+    """Release a claim; new accesses are allowed again."""
+    found = _call("release", range=span)
+    options.print_json(found) if json else typer.echo(f"{found['range']} released")
+
+
+@app.command()
+def peek(
+    span: RangeArgument,
+    *,
+    raw: Annotated[bool, typer.Option("--raw", help="The bytes themselves.")] = False,
+    json: options.Json = False,
+) -> None:
+    """Print bytes of physical memory, whoever owns them."""
+    found = _call("peek", range=span)
+    data = base64.b64decode(found["base64"])
+    if json:
+        options.print_json({"start": found["start"], "hex": data.hex()})
+    elif raw:
+        sys.stdout.buffer.write(data)
+    else:
+        typer.echo(hex_dump(int(found["start"], 0), data))
+
+
+@app.command()
+def poke(
+    address: Annotated[str, typer.Argument(metavar="ADDR")],
+    data: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="BYTES",
+            help="Hex bytes in memory order, or u8:, u16:, u32:, u64: and a number, or text:WORDS.",
+        ),
+    ],
+    *,
+    json: options.Json = False,
+) -> None:
+    """Put bytes into physical memory, as a device would."""
+    encoded = base64.b64encode(parse_bytes(data)).decode()
+    found = _call("poke", address=address, base64=encoded)
+    options.print_json(found) if json else typer.echo(
+        f"{found['length']} bytes at {found['address']}"
+    )
+
+
+@app.command()
+def log(
+    *,
+    since: Annotated[int, typer.Option(help="Only events after this number.")] = 0,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as events come.")] = False,
+    json: options.Json = False,
+) -> None:
+    """Print what happened: claims, revokes, refused accesses and by whom."""
+    with Client(find(options.directory(), _chosen["machine"])) as client:
+        while True:
+            events = client.call("log", since=since)["events"]
+            if json and not follow:
+                options.print_json(events)
+            for event in events:
+                since = event["number"]
+                if not json:
+                    typer.echo(f"{event['number']:6} {event['kind']:8} {event['message']}")
+                elif follow:
+                    options.print_json(event)
+            if not follow:
+                return
+            time.sleep(0.2)
+
+
+@app.command()
+def reset(*, json: options.Json = False) -> None:
+    """Memory and claims as they were at boot."""
+    found = _call("reset")
+    options.print_json(found) if json else typer.echo(f"reset (event {found['event']})")
+
+
+@app.command()
+def wait(
+    event: Annotated[str, typer.Argument(help="claim, release, revoke, denied, poke, reset, ...")],
+    *,
+    since: Annotated[
+        int | None, typer.Option(help="Events after this number count; default: from now on.")
+    ] = None,
+    timeout: Annotated[float | None, typer.Option(help="Seconds to wait at most.")] = None,
+    json: options.Json = False,
+) -> None:
+    """Wait until an event of a kind happens."""
+    found = _call("wait", event=event, since=since, timeout=timeout)
+    options.print_json(found) if json else typer.echo(found["message"])
+
+
+@app.command()
+def explain(
+    span: RangeArgument,
+    *,
+    op: Annotated[str, typer.Option("--op", help="read, write or mmap.")] = "read",
+    json: options.Json = False,
+) -> None:
+    """The verdict on an access, as the machine is now."""
+    found = _call("explain", range=span, op=op)
+    if json:
+        options.print_json(found)
+        return
+    typer.echo(f"{op}: {'allowed' if found['allowed'] else found['errno']}: {found['rule']}")

@@ -1,0 +1,89 @@
+"""`fakedev run` and `fakedev shell`: a tool, or a shell, inside a machine."""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fakedev.cli import options
+
+if TYPE_CHECKING:
+    from fakedev.model.machine import Machine
+
+
+def run(
+    profile: options.Profile,
+    command: Annotated[
+        list[str], typer.Argument(metavar="-- CMD...", help="The tool and its arguments.")
+    ],
+    *,
+    role: options.As = options.Role.ROOT,
+    settings: options.Set = None,
+    name: options.Name = None,
+    quiet: options.Quiet = False,
+) -> None:
+    """Run a tool in a machine: its files stand at their real paths, the rest is the host's."""
+    if command[0] == "--":
+        command = command[1:]
+    if not command:
+        raise typer.BadParameter("which command? fakedev run PROFILE -- CMD...")
+    from fakedev.sandbox.foreground import exit_like  # noqa: PLC0415 - start-up time
+
+    machine = _machine(profile, settings)
+    exit_like(_run(machine, command, role=role, name=name, quiet=quiet))
+
+
+def shell(
+    profile: options.Profile,
+    *,
+    role: options.As = options.Role.ROOT,
+    settings: options.Set = None,
+    name: options.Name = None,
+    quiet: options.Quiet = False,
+) -> None:
+    """Start an interactive shell in a machine; its prompt says which."""
+    from fakedev.cli.prompt import shell_command  # noqa: PLC0415 - start-up time
+    from fakedev.sandbox.foreground import exit_like  # noqa: PLC0415
+
+    machine = _machine(profile, settings)
+    with shell_command(machine.name, root=role is options.Role.ROOT) as (command, variables):
+        status = _run(machine, command, role=role, name=name, quiet=quiet, variables=variables)
+    exit_like(status)
+
+
+def _machine(profile: str, settings: list[str] | None) -> "Machine":
+    from fakedev.profiles.build import build_machine  # noqa: PLC0415 - start-up time
+    from fakedev.profiles.loader import load_profile  # noqa: PLC0415
+
+    return build_machine(load_profile(profile, overrides=settings or ()))
+
+
+def _run(
+    machine: "Machine",
+    command: list[str],
+    *,
+    role: options.Role,
+    name: str | None,
+    quiet: bool,
+    variables: dict[str, str] | None = None,
+) -> int:
+    from fakedev.control.host import Host  # noqa: PLC0415 - start-up time
+    from fakedev.sandbox.launcher import Sandbox  # noqa: PLC0415
+
+    with Host(machine, name=name, command=command) as host:
+        sandbox = Sandbox(host.service, as_root=role is options.Role.ROOT, control=host.socket)
+        for path in sandbox.plan().unplaced:
+            options.note(
+                f"{path} cannot be shown on this host: nothing can be made there", quiet=quiet
+            )
+        environment = {**os.environ, **_with_our_tools(), **(variables or {})}
+        return sandbox.run_foreground(command, env=environment)
+
+
+def _with_our_tools() -> dict[str, str]:
+    """PATH with the directory of `fakedev` itself behind the rest, so that `fakedev ctl` works inside."""
+    ours = str(Path(sys.argv[0]).absolute().parent)
+    path = os.environ.get("PATH", os.defpath)
+    return {} if ours in path.split(os.pathsep) else {"PATH": f"{path}{os.pathsep}{ours}"}

@@ -1,0 +1,113 @@
+"""Finding running machines and talking to them."""
+
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from fakedev.control import protocol
+from fakedev.model.errors import ControlError, HostError
+
+VARIABLE = "FAKEDEV_CONTROL"
+SUFFIX = ".sock"
+
+
+class Client:
+    """A connection to one machine's control socket."""
+
+    def __init__(self, path: Path, *, timeout: float | None = None) -> None:
+        self.path = path
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.settimeout(timeout)
+        try:
+            self._socket.connect(str(path))
+        except OSError as error:
+            self._socket.close()
+            raise HostError(f"no machine answers at {path}: {error.strerror}") from None
+        self._stream = self._socket.makefile("rb")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Hang up."""
+        self._stream.close()
+        self._socket.close()
+
+    def call(self, verb: str, **args: Any) -> Any:
+        """The result of a verb. Raises ControlError with the machine's own words."""
+        given = {name: value for name, value in args.items() if value is not None}
+        try:
+            self._socket.sendall(protocol.encode({"verb": verb, "args": given}))
+            line = self._stream.readline()
+        except OSError as error:
+            raise HostError(f"the machine at {self.path} hung up: {error}") from None
+        if not line:
+            raise HostError(f"the machine at {self.path} is gone")
+        answer = json.loads(line)
+        if answer["ok"]:
+            return answer["result"]
+        raise ControlError(answer["error"]["message"])
+
+
+def sockets(directory: Path) -> list[Path]:
+    """Control sockets of machines that answer; those of machines that died are removed."""
+    alive = []
+    for path in sorted(directory.glob("*" + SUFFIX)):
+        try:
+            Client(path, timeout=2).close()
+        except HostError:
+            with contextlib.suppress(OSError):
+                path.unlink()
+        else:
+            alive.append(path)
+    return alive
+
+
+def states(directory: Path) -> Iterator[dict[str, Any]]:
+    """What each running machine says of itself."""
+    for path in sockets(directory):
+        with contextlib.suppress(HostError, ControlError), Client(path, timeout=5) as client:
+            yield {"name": path.name.removesuffix(SUFFIX), **client.call("state")}
+
+
+def find(directory: Path, name: str | None) -> Path:
+    """The socket of machine `name`; without a name, of the machine we run in or the only one."""
+    if name is not None:
+        path = directory / (name + SUFFIX)
+        if path.exists():
+            return path
+        raise HostError(f"no machine is called {name!r}; {_running(directory)}")
+    inside = os.environ.get(VARIABLE)
+    if inside:
+        return Path(inside)
+    found = sockets(directory)
+    if len(found) != 1:
+        raise HostError(f"which machine? give --machine NAME; {_running(directory)}")
+    return found[0]
+
+
+def _running(directory: Path) -> str:
+    names = [path.name.removesuffix(SUFFIX) for path in sockets(directory)]
+    return "running: " + ", ".join(names) if names else "none is running"
+
+
+def new_name(directory: Path, wanted: str) -> str:
+    """`wanted`, or with a number behind it where a machine of that name is running."""
+    taken = {path.name.removesuffix(SUFFIX) for path in sockets(directory)}
+    name, number = wanted, 2
+    while name in taken:
+        name, number = f"{wanted}-{number}", number + 1
+    return name

@@ -1,0 +1,82 @@
+"""A running machine: its service and its control socket, from start to clean end."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from fakedev.control.client import SUFFIX, new_name
+from fakedev.control.server import ControlServer
+from fakedev.control.verbs import Verbs
+from fakedev.fuse.service import Service
+from fakedev.model.machine import Machine
+from fakedev.sandbox.runtime import runtime_directory
+
+
+class Control:
+    """Listens for control verbs of `machine` while the `with` block runs, whoever serves its files.
+
+    `mounts` counts the mounts that are there. `name` is what `fakedev ctl --machine` calls the
+    machine (default: the profile's name, made unique).
+    """
+
+    def __init__(
+        self,
+        machine: Machine,
+        mounts: Callable[[], int],
+        *,
+        name: str | None = None,
+        command: list[str] | None = None,
+        directory: Path | None = None,
+    ) -> None:
+        directory = directory or runtime_directory()
+        self.name = name or new_name(directory, machine.name)
+        self.socket = directory / (self.name + SUFFIX)
+        about: dict[str, Any] = {"pid": os.getpid(), "command": command or []}
+        self.control = ControlServer(self.socket, Verbs(machine, about, mounts))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop listening."""
+        self.control.close()
+
+
+class Host(Control):
+    """Serves `machine` as well, through the wire server."""
+
+    def __init__(
+        self,
+        machine: Machine,
+        *,
+        name: str | None = None,
+        command: list[str] | None = None,
+        directory: Path | None = None,
+    ) -> None:
+        self.service = Service(machine)
+        try:
+            super().__init__(
+                machine,
+                lambda: len(self.service.connections),
+                name=name,
+                command=command,
+                directory=directory,
+            )
+        except BaseException:
+            self.service.close()
+            raise
+
+    def close(self) -> None:
+        """Stop listening and serving; the caller has ended the mounts."""
+        super().close()
+        self.service.close()

@@ -1,0 +1,106 @@
+"""The control socket of a running machine."""
+
+import contextlib
+import os
+import socket
+import struct
+import threading
+from pathlib import Path
+
+from fakedev.control import protocol
+from fakedev.control.verbs import Verbs
+from fakedev.model.errors import ControlError, FakedevError, HostError
+
+_PEER = struct.Struct("3i")
+CONNECTION_LIMIT = 64
+
+
+class ControlServer:
+    """Listens on `path` (mode 0600) until `close`. Peers of other users are turned away."""
+
+    def __init__(self, path: Path, verbs: Verbs) -> None:
+        self.path = path
+        self._verbs = verbs
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._slots = threading.BoundedSemaphore(CONNECTION_LIMIT)
+        self._peers: set[socket.socket] = set()
+        self._lock = threading.Lock()
+        self._bind()
+        self._thread = threading.Thread(target=self._accept, name="fakedev-control", daemon=True)
+        self._thread.start()
+
+    def _bind(self) -> None:
+        old = os.umask(0o177)
+        try:
+            self._socket.bind(str(self.path))
+        except OSError as error:
+            self._socket.close()
+            raise HostError(
+                f"cannot listen on {self.path}: {error.strerror or error}; choose another --name"
+            ) from None
+        finally:
+            os.umask(old)
+        self._socket.listen(16)
+
+    def close(self) -> None:
+        """Stop listening, hang up on everybody, and remove the socket."""
+        self.path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+        self._thread.join()
+        with self._lock:
+            peers = list(self._peers)
+        for peer in peers:
+            with contextlib.suppress(OSError):
+                peer.shutdown(socket.SHUT_RDWR)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                peer, _ = self._socket.accept()
+            except OSError:
+                return
+            if _peer_uid(peer) not in {os.geteuid(), 0} or not self._slots.acquire(blocking=False):
+                peer.close()
+                continue
+            with self._lock:
+                self._peers.add(peer)
+            threading.Thread(target=self._serve, args=(peer,), daemon=True).start()
+
+    def _serve(self, peer: socket.socket) -> None:
+        with peer, contextlib.suppress(OSError):
+            stream = peer.makefile("rb")
+            while line := stream.readline(protocol.LINE_LIMIT):
+                if not line.endswith(b"\n") and len(line) >= protocol.LINE_LIMIT:
+                    error = ControlError("a request is longer than the limit")
+                    peer.sendall(protocol.encode(protocol.failure(None, error)))
+                    break
+                peer.sendall(protocol.encode(self._answer(line, peer)))
+        with self._lock:
+            self._peers.discard(peer)
+        self._slots.release()
+
+    def _answer(self, line: bytes, peer: socket.socket) -> dict[str, object]:
+        number = None
+        try:
+            number, verb, args = protocol.decode(line)
+            return protocol.success(number, self._verbs(verb, args, lambda: _left(peer)))
+        except FakedevError as error:
+            return protocol.failure(number or protocol.request_id(line), error)
+        except Exception as error:  # noqa: BLE001 - one bad request must not end the machine
+            return protocol.failure(number, ControlError(f"internal error: {error!r}"))
+
+
+def _peer_uid(peer: socket.socket) -> int:
+    _, uid, _ = _PEER.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+    return int(uid)
+
+
+def _left(peer: socket.socket) -> bool:
+    try:
+        return peer.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True

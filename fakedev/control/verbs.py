@@ -1,0 +1,222 @@
+"""The verbs of a running machine: arguments in, plain JSON out. Errors are FakedevError."""
+
+import base64
+import binascii
+import errno
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from fakedev.model.effects import Event
+from fakedev.model.errors import ControlError
+from fakedev.model.machine import Machine
+from fakedev.model.ranges import Range, parse_number, parse_range
+from fakedev.model.verdict import Verdict
+
+PEEK_LIMIT = 16 << 20
+_MISSING: Any = object()
+
+
+class Arguments:
+    """The arguments of one request; what is not asked for is an error."""
+
+    def __init__(self, verb: str, values: dict[str, Any]) -> None:
+        self._verb = verb
+        self._values = dict(values)
+
+    def take(self, name: str, kind: type, default: Any = _MISSING) -> Any:
+        """The argument `name`, which must be a `kind`. Raises ControlError (EINVAL)."""
+        value = self._values.pop(name, default)
+        if value is _MISSING:
+            raise self._error(f"needs the argument {name!r}")
+        if value is not default and (
+            not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool)
+        ):
+            raise self._error(f"{name!r} is not a {kind.__name__}")
+        return value
+
+    def range(self) -> Range:
+        """The argument `range`."""
+        return parse_range(self.take("range", str))
+
+    def finish(self) -> None:
+        """Raise ControlError when arguments are left."""
+        if self._values:
+            raise self._error(f"has no argument {min(self._values)!r}")
+
+    def _error(self, message: str) -> ControlError:
+        return ControlError(f"{self._verb}: {message}", errno=errno.EINVAL)
+
+
+def event_json(event: Event) -> dict[str, Any]:
+    """An event as the log shows it."""
+    span = str(event.span) if event.span else None
+    return {"number": event.number, "kind": event.kind, "message": event.message, "range": span}
+
+
+def verdict_json(verdict: Verdict) -> dict[str, Any]:
+    """A verdict as `explain` shows it."""
+    owner = verdict.resource
+    return {
+        "allowed": verdict.allowed,
+        "errno": errno.errorcode.get(verdict.errno),
+        "access": verdict.access.name.lower(),
+        "rule": verdict.rule,
+        "resource": None if owner is None else f"{owner.start:08x}-{owner.end:08x} : {owner.name}",
+    }
+
+
+@dataclass(slots=True)
+class Verbs:
+    """The verbs of one machine. `about` is what `state` says beside the machine's own."""
+
+    machine: Machine
+    about: dict[str, Any] = field(default_factory=dict)
+    mounts: Callable[[], int] = lambda: 0
+
+    def __call__(self, verb: str, values: dict[str, Any], gone: Callable[[], bool]) -> Any:
+        """Carry out one verb; `gone` tells whether who asked has left."""
+        method = getattr(self, f"do_{verb.replace('-', '_')}", None)
+        if method is None:
+            known = ", ".join(sorted(name[3:] for name in dir(self) if name.startswith("do_")))
+            raise ControlError(f"unknown verb {verb!r}: {known}", errno=errno.ENOSYS)
+        arguments = Arguments(verb, values)
+        if verb == "wait":
+            return method(arguments, gone)
+        return method(arguments)
+
+    def do_state(self, arguments: Arguments) -> dict[str, Any]:
+        """What the machine is and holds."""
+        arguments.finish()
+        machine = self.machine
+        rules = machine.rules
+        return {
+            **self.about,
+            "machine": machine.name,
+            "kernel": {
+                "version": rules.version,
+                "arch": rules.arch,
+                "strict_devmem": rules.strict_devmem,
+                "io_strict_devmem": rules.io_strict_devmem,
+                "cmdline": rules.cmdline,
+                "lockdown": rules.lockdown,
+                "claim_policy": rules.claim_policy,
+            },
+            "high_memory": f"{machine.high_memory:#x}",
+            "claims": [
+                {"range": f"{r.start:08x}-{r.end:08x}", "name": r.name, "event": r.since}
+                for r in machine.claims
+            ],
+            "events": machine.now,
+            "mounts": self.mounts(),
+        }
+
+    def do_iomem(self, arguments: Arguments) -> dict[str, str]:
+        """`/proc/iomem`."""
+        privileged = arguments.take("privileged", bool, default=True)
+        arguments.finish()
+        return {"text": self.machine.iomem(privileged=privileged)}
+
+    def do_claim(self, arguments: Arguments) -> dict[str, Any]:
+        """A driver claims a range."""
+        span = arguments.range()
+        name = arguments.take("name", str)
+        exclusive = arguments.take("exclusive", bool, default=False)
+        arguments.finish()
+        if not name or not name.isprintable():
+            raise ControlError("claim: the name is empty or not printable", errno=errno.EINVAL)
+        resource = self.machine.claim(span, name, exclusive=exclusive)
+        return {"range": str(span), "name": name, "exclusive": exclusive, "event": resource.since}
+
+    def do_release(self, arguments: Arguments) -> dict[str, Any]:
+        """A driver releases what it claimed."""
+        span = arguments.range()
+        arguments.finish()
+        self.machine.release(span)
+        return {"range": str(span)}
+
+    def do_peek(self, arguments: Arguments) -> dict[str, Any]:
+        """Bytes of a range, base64."""
+        span = arguments.range()
+        arguments.finish()
+        if span.size > PEEK_LIMIT:
+            raise ControlError(f"peek: at most {PEEK_LIMIT >> 20} MiB at a time", errno=errno.E2BIG)
+        data = self.machine.peek(span)
+        return {"start": f"{span.start:#x}", "base64": base64.b64encode(data).decode()}
+
+    def do_poke(self, arguments: Arguments) -> dict[str, Any]:
+        """Put bytes (base64) at an address."""
+        address = parse_number(arguments.take("address", str))
+        text = arguments.take("base64", str)
+        arguments.finish()
+        try:
+            data = base64.b64decode(text, validate=True)
+        except binascii.Error:
+            raise ControlError("poke: not base64", errno=errno.EINVAL) from None
+        if not data or address + len(data) > 1 << 64:
+            raise ControlError(
+                "poke: nothing to put, or it ends beyond 64 bits", errno=errno.EINVAL
+            )
+        self.machine.poke(address, data)
+        return {"address": f"{address:#x}", "length": len(data)}
+
+    def do_log(self, arguments: Arguments) -> dict[str, Any]:
+        """Events after number `since`."""
+        since = arguments.take("since", int, default=0)
+        arguments.finish()
+        events = [event_json(e) for e in tuple(self.machine.events) if e.number > since]
+        return {"events": events}
+
+    def do_reset(self, arguments: Arguments) -> dict[str, Any]:
+        """Memory and claims as at boot."""
+        arguments.finish()
+        self.machine.reset()
+        return {"event": self.machine.now}
+
+    def do_explain(self, arguments: Arguments) -> dict[str, Any]:
+        """The verdict on an operation."""
+        span = arguments.range()
+        operation = arguments.take("op", str, default="read")
+        arguments.finish()
+        return verdict_json(self.machine.explain(operation, span))
+
+    def do_wait(self, arguments: Arguments, gone: Callable[[], bool]) -> dict[str, Any]:
+        """The first event of a kind after `since` (default: from now on). ETIMEDOUT after `timeout`."""
+        kind = arguments.take("event", str)
+        since = arguments.take("since", int, default=self.machine.now)
+        timeout = arguments.take("timeout", (int, float), default=None)  # type: ignore[arg-type]
+        arguments.finish()
+        return event_json(_wait(self.machine, kind, since, timeout, gone))
+
+
+def _wait(
+    machine: Machine, kind: str, since: int, timeout: float | None, gone: Callable[[], bool]
+) -> Event:
+    found: list[Event] = []
+    arrived = threading.Event()
+
+    def watch(event: Event) -> None:
+        if event.kind == kind and event.number > since and not found:
+            found.append(event)
+            arrived.set()
+
+    machine.watchers.append(watch)
+    try:
+        for event in tuple(machine.events):
+            watch(event)
+        _poll(arrived, timeout, gone)
+    finally:
+        machine.watchers.remove(watch)
+    if not found:
+        raise ControlError(f"wait: no {kind!r} event came", errno=errno.ETIMEDOUT)
+    return found[0]
+
+
+def _poll(arrived: threading.Event, timeout: float | None, gone: Callable[[], bool]) -> None:
+    """Until it arrived, the time is over, or who asked has left."""
+    step, waited = 0.2, 0.0
+    while timeout is None or waited < timeout:
+        if arrived.wait(step if timeout is None else min(step, timeout - waited)) or gone():
+            return
+        waited += step

@@ -1,0 +1,346 @@
+"""One memory behind every file that the kernel caches pages of.
+
+Theory of operation
+-------------------
+An *alias* is one kernel inode through which pages of physical memory are mapped. The rules:
+
+* **A page is cached by at most one alias at a time.** While there is one alias nothing is tracked.
+  From the second on, `_owner` says who may cache which page; a page that nobody asked for through
+  a later alias belongs to the first one.
+* **Only the notifier thread sends notifications, and it never holds the lock while it does.** A
+  request that needs a page recalled becomes a job of that thread, which answers it when done. The
+  worker that took it goes on serving: an invalidation waits for reads of the same page that are in
+  flight, and for the write-back of dirty pages.
+* **The owner of a page is always served at once**, even while its page is being recalled: the
+  recall may be waiting for exactly that read. Such a read is noted and the recall is repeated.
+* **A page is only ever recalled from its owner**: anyone else who reads it waits in the queue with
+  the page locked, and an invalidation of that alias would wait for the queue. For the same reason
+  read-ahead over several pages that would need a recall is refused with EIO: the kernel then reads
+  page by page.
+* **A revoke comes behind every read that was judged before it.** A read is judged and queued in one
+  step under the lock, and a revoke is queued under the lock after the policy has changed: when
+  it runs, no queued read holds a page of the range.
+* **A revoked page never heals.** After a revoke, or a fault that the policy refused, the inode that
+  had it keeps it lost until its last descriptor and mapping are gone. Later opens get a new inode.
+"""
+
+import errno
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+from fakedev.fuse.deferred import Deferred
+from fakedev.fuse.rangeset import RangeSet
+from fakedev.model.effects import Effect, Reopened, Revoke
+from fakedev.model.machine import Machine
+from fakedev.model.ranges import PAGE_SHIFT, PAGE_SIZE, Range, page_round
+from fakedev.views.devmem import DevMemHandle
+from fakedev.views.node import Buffers, Refused
+
+T = TypeVar("T")
+# Who needs pages only for a moment, and keeps losing the race for them, goes ahead after so many tries.
+PATIENCE = 100
+
+
+class Alias:
+    """One inode that shows physical memory.
+
+    `invalidate` drops cached pages of a physical range, `expire` what its name resolves to.
+    """
+
+    __slots__ = ("expire", "expired", "filled", "invalidate", "lost", "opens")
+
+    def __init__(self, *, invalidate: Callable[[Range], None], expire: Callable[[], None]) -> None:
+        self.invalidate = invalidate
+        self.expire = expire
+        self.expired = False
+        self.filled = False
+        self.lost = RangeSet()
+        self.opens = 0
+
+
+@dataclass(slots=True)
+class _Recall:
+    """Pages that are being recalled from everyone but one; `again` when one was served meanwhile."""
+
+    span: Range
+    but: Alias | None
+    again: bool = False
+
+
+class Coherence:
+    """Owners of cached pages, and the thread that recalls and revokes them."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._lock = threading.Lock()
+        self._aliases: list[Alias] = []
+        self._default: Alias | None = None
+        self._owner: dict[int, Alias | None] = {}
+        self._recall: _Recall | None = None
+        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="fakedev-notifier", daemon=True)
+        self._thread.start()
+        machine.subscribers.append(self._on_effect)
+        machine.settle = self.settle
+
+    def close(self) -> None:
+        """Stop the notifier thread after the jobs that are queued."""
+        self._machine.subscribers.remove(self._on_effect)
+        self._machine.settle = lambda _, action: action()
+        self._jobs.put(None)
+        self._thread.join()
+
+    # -- accesses, called by workers ----------------------------------------------------------
+
+    def opened(self, alias: Alias) -> None:
+        """A descriptor was opened."""
+        with self._lock:
+            alias.opens += 1
+
+    def released(self, alias: Alias) -> None:
+        """A descriptor and all its mappings are gone."""
+        with self._lock:
+            alias.opens -= 1
+            if alias.opens == 0:
+                self._drop(alias)
+
+    def fault(self, alias: Alias, handle: DevMemHandle, offset: int, size: int) -> Buffers:
+        """Pages for the page cache of `alias`. Raises Refused, or Deferred if another alias has them."""
+        with self._lock:
+            data = self._judge(alias, handle, offset, size)
+            span = handle.span(offset, size)
+            if self._must_wait(span, alias):
+                if size > PAGE_SIZE:
+                    raise Refused(errno.EIO)
+                raise self._defer(lambda: self._grant(alias, handle, offset, size))
+            return data
+
+    def _must_wait(self, span: Range, alias: Alias) -> bool:
+        """True when others may cache pages of `span`; else they are now the alias's own."""
+        if len(self._aliases) > 1:
+            if self._held(span, alias):
+                return True
+            self._own(span, alias)
+        recall = self._recall
+        if recall is not None and recall.but is not alias and recall.span.overlaps(span):
+            recall.again = True
+        return False
+
+    def _judge(self, alias: Alias, handle: DevMemHandle, offset: int, size: int) -> Buffers:
+        """The pages, if this inode may have them."""
+        span = handle.span(offset, size)
+        if not alias.filled:
+            self._register(alias)
+        if alias.lost and alias.lost.overlaps(span):
+            verdict = handle.explain(offset, size)
+            raise Refused(verdict.errno or errno.EIO, verdict)
+        try:
+            return handle.fault(offset, size)
+        except Refused:
+            if size <= PAGE_SIZE:
+                alias.lost.add(page_round(span))
+            raise
+
+    def read(self, alias: Alias, handle: DevMemHandle, offset: int, size: int) -> Buffers:
+        """read(2). The kernel has written back what `alias` itself caches; others are asked to."""
+        aliases = self._aliases
+        if aliases and (len(aliases) > 1 or aliases[0] is not alias):
+            span = handle.span(offset, size)
+            with self._lock:
+                if self._held(span, alias):
+                    raise self._defer(
+                        lambda: self._without(span, alias, lambda: handle.read(offset, size))
+                    )
+        return handle.read(offset, size)
+
+    def write(self, alias: Alias, handle: DevMemHandle, offset: int, data: memoryview) -> int:
+        """write(2). Where pages may be mapped, it lands while nobody caches them."""
+        with self._lock:
+            if not self._aliases:
+                return handle.write(offset, data)
+            span, kept = handle.span(offset, len(data)), memoryview(bytes(data))
+            raise self._defer(lambda: self._without(span, None, lambda: handle.write(offset, kept)))
+
+    def write_through(
+        self, alias: Alias, handle: DevMemHandle, offset: int, data: memoryview
+    ) -> int:
+        """write(2) of a kernel without mappable direct I/O: the page is in its cache, and locked.
+
+        Such a write takes the page like a fault, so it must not be longer than one.
+        """
+        span = handle.span(offset, len(data))
+        with self._lock:
+            if not alias.filled:
+                self._register(alias)
+            if not self._must_wait(span, alias):
+                return handle.write(offset, data)
+            kept = memoryview(bytes(data))
+
+            def take() -> int:
+                self._own(span, alias)
+                return handle.write(offset, kept)
+
+            raise self._defer(lambda: self._without(span, alias, take, patience=None))
+
+    # -- the machine's side -------------------------------------------------------------------
+
+    def settle(self, span: Range, action: Callable[[], Any]) -> Any:
+        """Do `action` while no file caches a page of `span`; dirty pages are written back before."""
+        with self._lock:
+            if not self._aliases:
+                return action()
+        return self._await(lambda: self._without(span, None, action))
+
+    def _on_effect(self, effect: Effect) -> None:
+        if isinstance(effect, Revoke):
+            self._await(lambda: self._revoke(effect.span))
+        elif isinstance(effect, Reopened):
+            self._await(lambda: self._expire_lost(effect.span))
+
+    # -- jobs of the notifier thread ----------------------------------------------------------
+
+    def submit(self, job: Callable[[], None]) -> None:
+        """Queue a job that handles its own errors."""
+        self._jobs.put(job)
+
+    def _defer(self, job: Callable[[], Any]) -> Deferred:
+        """Queue a job whose outcome answers a request; the lock is held."""
+        deferred = Deferred(job)
+        self._jobs.put(deferred.run)
+        return deferred
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            try:
+                job()
+            except Exception as error:  # noqa: BLE001 - without this thread every mount would hang
+                self._machine.record("error", f"notifier: {error!r}")
+
+    def _await(self, job: Callable[[], Any]) -> Any:
+        if threading.current_thread() is self._thread:
+            return job()
+        with self._lock:
+            deferred = self._defer(job)
+        return deferred.wait()
+
+    def _grant(self, alias: Alias, handle: DevMemHandle, offset: int, size: int) -> Buffers:
+        """Make `alias` the owner of a page and return its bytes."""
+        span = handle.span(offset, size)
+
+        def take() -> Buffers:
+            data = self._judge(alias, handle, offset, size)
+            self._own(span, alias)
+            return data
+
+        return self._without(span, alias, take, patience=None)
+
+    def _without(
+        self,
+        span: Range,
+        but: Alias | None,
+        action: Callable[[], T],
+        *,
+        patience: int | None = PATIENCE,
+    ) -> T:
+        """Do `action` under the lock when nobody but `but` caches a page of `span`."""
+        while True:
+            with self._lock:
+                held = self._held(span, but)
+                if not held:
+                    return action()
+                recall = self._recall = _Recall(span, but)
+            for alias, run in held:
+                alias.invalidate(run)
+            with self._lock:
+                self._recall = None
+                if not recall.again:
+                    return action()
+            if patience is not None:
+                patience -= 1
+                if patience == 0:
+                    return self._go_ahead(held, action)
+
+    def _go_ahead(self, held: list[tuple[Alias, Range]], action: Callable[[], T]) -> T:
+        with self._lock:
+            outcome = action()
+        for alias, run in held:
+            alias.invalidate(run)
+        return outcome
+
+    def _revoke(self, span: Range) -> None:
+        with self._lock:
+            held = list(self._aliases)
+            for alias in held:
+                alias.lost.add(span)
+        for alias in held:
+            alias.invalidate(span)
+
+    def _expire_lost(self, span: Range) -> None:
+        """Pages can be mapped again: by inodes that never lost them."""
+        with self._lock:
+            worn = [a for a in self._aliases if not a.expired and a.lost.overlaps(span)]
+        for alias in worn:
+            alias.expired = True
+            alias.expire()
+
+    # -- owners, under the lock ---------------------------------------------------------------
+
+    def _register(self, alias: Alias) -> None:
+        alias.filled = True
+        if not self._aliases:
+            self._default = alias
+        self._aliases.append(alias)
+
+    def _drop(self, alias: Alias) -> None:
+        alias.lost = RangeSet()
+        if not alias.filled:
+            return
+        alias.filled = False
+        self._aliases.remove(alias)
+        if self._default is alias:
+            self._default = None
+        if len(self._aliases) > 1:
+            self._owner = {p: None if o is alias else o for p, o in self._owner.items()}
+        else:
+            self._owner.clear()
+            self._default = self._aliases[0] if self._aliases else None
+
+    def _own(self, span: Range, alias: Alias) -> None:
+        for page in _pages(span):
+            self._owner[page] = alias
+
+    def _held(self, span: Range, but: Alias | None) -> list[tuple[Alias, Range]]:
+        """Who but `but` may cache pages of `span`, and which."""
+        held: list[tuple[Alias, Range]] = []
+        at = span.start >> PAGE_SHIFT
+        end = (span.end - 1 >> PAGE_SHIFT) + 1
+        for page in self._tracked(span):
+            if at < page:
+                held += self._run(self._default, at, page, but)
+            held += self._run(self._owner[page], page, page + 1, but)
+            at = page + 1
+        if at < end:
+            held += self._run(self._default, at, end, but)
+        return held
+
+    def _tracked(self, span: Range) -> Iterator[int]:
+        """Pages of `span` with an entry of their own, in order."""
+        pages = _pages(span)
+        if len(pages) <= len(self._owner):
+            return (page for page in pages if page in self._owner)
+        return iter(sorted(page for page in self._owner if page in pages))
+
+    @staticmethod
+    def _run(
+        alias: Alias | None, first: int, end: int, but: Alias | None
+    ) -> list[tuple[Alias, Range]]:
+        if alias is None or alias is but:
+            return []
+        return [(alias, Range(first << PAGE_SHIFT, end - first << PAGE_SHIFT))]
+
+
+def _pages(span: Range) -> range:
+    return range(span.start >> PAGE_SHIFT, (span.end - 1 >> PAGE_SHIFT) + 1)

@@ -1,0 +1,125 @@
+"""The I/O of one mount: worker threads that read requests from /dev/fuse and write replies."""
+
+import contextlib
+import errno
+import os
+import threading
+from collections.abc import Callable
+
+from fakedev.fuse import wire
+from fakedev.fuse.coherence import Coherence
+from fakedev.fuse.deferred import Deferred
+from fakedev.fuse.session import MAX_TRANSFER, Body, Options, Session
+from fakedev.views.node import Refused
+from fakedev.views.tree import Tree
+
+WORKERS = 2
+BUFFER_SIZE = MAX_TRANSFER + 8192
+IOV_LIMIT = 1000
+AGAIN = frozenset({errno.EINTR, errno.EAGAIN, errno.ENOENT})
+
+
+class Connection:
+    """Serves one descriptor of /dev/fuse, which it owns, until the mount is gone."""
+
+    def __init__(
+        self,
+        fd: int,
+        tree: Tree,
+        coherence: Coherence,
+        options: Options | None = None,
+        *,
+        refused: Callable[[wire.Request, Refused], None] = lambda _request, _error: None,
+    ) -> None:
+        self._fd = fd
+        self._coherence = coherence
+        self.session = Session(tree, coherence, options or Options(), self._notify, refused)
+        self._left = WORKERS
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._work, name=f"fakedev-worker-{n}", daemon=True)
+            for n in range(WORKERS)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def wait_closed(self, timeout: float | None = None) -> bool:
+        """True when the mount is gone and the workers have ended."""
+        return self._closed.wait(timeout)
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Wait for the workers: the caller has unmounted, or ended the mount's namespace."""
+        self._closed.wait(timeout)
+
+    def _work(self) -> None:
+        buffer = memoryview(bytearray(BUFFER_SIZE))
+        while True:
+            try:
+                length = os.readv(self._fd, [buffer])
+            except OSError as error:
+                if error.errno in AGAIN:
+                    continue
+                break
+            if length == 0:
+                break
+            self._serve(buffer[:length])
+        self._leave()
+
+    def _leave(self) -> None:
+        with self._lock:
+            self._left -= 1
+            if self._left:
+                return
+        self._coherence.submit(self._finish)
+
+    def _finish(self) -> None:
+        """On the notifier thread, which may still have had something to say to this mount."""
+        os.close(self._fd)
+        self._fd = -1
+        self.session.close()
+        self._closed.set()
+
+    def _serve(self, message: memoryview) -> None:
+        try:
+            request = wire.parse(message)
+        except wire.WireError:
+            return  # nobody to answer
+        if request.opcode == wire.Opcode.INTERRUPT:
+            # Nothing here waits for long: whatever is queued behind a recall is answered soon, and
+            # a page fault that were answered with EINTR would be a SIGBUS for its toucher.
+            return
+        unique = request.unique
+        try:
+            body = self.session.handle(request)
+        except Refused as error:
+            self._reply(unique, [], error.errno)
+        except Deferred as deferred:
+            later = deferred
+            deferred.when_done(lambda: self._answer_later(unique, later))
+        except Exception:  # a bug must not leave the caller in D state
+            self._reply(unique, [], errno.EIO)
+            raise
+        else:
+            if request.opcode not in wire.NO_REPLY:
+                self._reply(unique, body)
+
+    def _answer_later(self, unique: int, deferred: Deferred) -> None:
+        try:
+            self._reply(unique, deferred.outcome())
+        except Refused as error:
+            self._reply(unique, [], error.errno)
+        except Exception:  # as above
+            self._reply(unique, [], errno.EIO)
+            raise
+
+    def _reply(self, unique: int, body: Body, error: int = 0) -> None:
+        if len(body) > IOV_LIMIT:
+            body = [b"".join(body)]
+        length = sum(map(len, body)) if body else 0
+        with contextlib.suppress(OSError):  # ENOENT: interrupted; ENODEV: the mount is gone
+            os.writev(self._fd, [wire.reply_header(unique, length, error), *body])
+
+    def _notify(self, message: bytes) -> None:
+        with contextlib.suppress(OSError):  # ENOENT: the kernel has no such inode any more
+            os.write(self._fd, message)

@@ -1,0 +1,40 @@
+"""The log of refused accesses: who was refused what, and by which rule."""
+
+from pathlib import Path
+
+from fakedev.model.machine import Machine
+from fakedev.model.ranges import Range
+from fakedev.views.node import Refused
+
+
+class Denials:
+    """Records refusals that have a verdict as `denied` events of `machine`."""
+
+    __slots__ = ("_last", "_machine")
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._last: tuple[int, str, Range] | None = None
+
+    def __call__(self, pid: int, what: str, span: Range, error: Refused) -> None:
+        """Log once that `pid` may not `what` (read or write) `span`: the kernel asks again and again.
+
+        A fault that cannot be served is asked for several times before the toucher gets its SIGBUS.
+        """
+        if error.verdict is None:
+            return
+        refusal = (pid, what, span)
+        if refusal == self._last and self._machine.events[-1].kind == "denied":
+            return
+        self._last = refusal
+        where = f"{what} of {span.size} bytes at {span.start:#x}"
+        message = f"{_command(pid)}: {where} refused: {error.verdict.rule}"
+        self._machine.record("denied", message, span)
+
+
+def _command(pid: int) -> str:
+    try:
+        comm = Path(f"/proc/{pid}/comm").read_text(errors="replace").strip()
+    except OSError:
+        comm = "?"
+    return f"{comm}[{pid}]"

@@ -1,0 +1,88 @@
+"""A machine being served: one notifier, any number of mounts, and a log of who was refused what."""
+
+import os
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from fakedev.fuse import wire
+from fakedev.fuse.coherence import Coherence
+from fakedev.fuse.connection import Connection
+from fakedev.fuse.denials import Denials
+from fakedev.fuse.session import Options
+from fakedev.model.machine import Machine
+from fakedev.model.ranges import Range
+from fakedev.views.node import Directory, Node, Refused, Symlink
+from fakedev.views.tree import HostEntry, Tree
+
+# For tests, and for hosts whose kernel misbehaves: serve as to a kernel before 6.6.
+FORCE_CACHED = "FAKEDEV_CACHED"
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One path of the tree: its kind is `file`, `dir` or `symlink`."""
+
+    kind: str
+
+
+class Service:
+    """Serves `machine` to mounts until `close`. Implements what the sandbox asks of a service."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.coherence = Coherence(machine)
+        self._shadows: dict[str, tuple[tuple[HostEntry, ...], int]] = {}
+        self._connections: list[Connection] = []
+        self._lock = threading.Lock()
+        self._denials = Denials(machine)
+
+    def tree_listing(self) -> dict[str, Listed]:
+        """Return every path of the machine's tree."""
+        return {path: Listed(_kind(node)) for path, node in Tree(self.machine).listing().items()}
+
+    def shadow(self, path: str, entries: Iterable[HostEntry], *, mode: int) -> None:
+        """Serve `path` to sandboxes from now on merged with the host's entries."""
+        self._shadows[path] = (tuple(entries), mode)
+
+    def attach(self, fuse_fd: int, *, as_root: bool, uid: int, gid: int) -> Connection:
+        """Serve a sandbox's mount. `uid`, `gid` are the only ids that exist inside."""
+        tree = Tree(self.machine)
+        for path, (entries, mode) in self._shadows.items():
+            tree.shadow(path, entries, mode=mode)
+        return self._serve(fuse_fd, tree, Options(uid, gid, 0 if as_root else None))
+
+    def attach_plain(self, fuse_fd: int, *, as_root: bool = True) -> Connection:
+        """Serve a plain mount, whose files belong to us; we count as root with `as_root`."""
+        uid, gid = os.geteuid(), os.getegid()
+        return self._serve(fuse_fd, Tree(self.machine), Options(uid, gid, uid if as_root else None))
+
+    def _serve(self, fuse_fd: int, tree: Tree, options: Options) -> Connection:
+        if os.environ.get(FORCE_CACHED) == "1":
+            options = replace(options, cached=True)
+        connection = Connection(fuse_fd, tree, self.coherence, options, refused=self._on_refused)
+        with self._lock:
+            self._connections = [*self.connections, connection]
+        return connection
+
+    @property
+    def connections(self) -> tuple[Connection, ...]:
+        """Mounts that are still there."""
+        return tuple(c for c in self._connections if not c.wait_closed(0))
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Wait for the mounts, which the caller has ended, then stop the notifier."""
+        for connection in self.connections:
+            connection.wait_closed(timeout)
+        self.coherence.close()
+
+    def _on_refused(self, request: wire.Request, error: Refused) -> None:
+        _, offset, size, *_ = wire.READ_IN.unpack_from(request.body)
+        what = "write" if request.opcode == wire.Opcode.WRITE else "read"
+        self._denials(request.pid, what, Range(offset, max(size, 1)), error)
+
+
+def _kind(node: Node) -> str:
+    if isinstance(node, Directory):
+        return "dir"
+    return "symlink" if isinstance(node, Symlink) else "file"

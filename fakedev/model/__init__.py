@@ -1,0 +1,1 @@
+"""The pure world: what every load, store, read, write, mmap, claim and release does."""

@@ -1,0 +1,114 @@
+# File names stay the texts that people wrote, for messages quote them.
+# ruff: noqa: PTH119, PTH122
+"""A checked document to a `Profile`: everything that concerns several places at once.
+
+Nothing is built here; what `fakedev check` finds is found in this step and in the schema.
+"""
+
+from __future__ import annotations
+
+import os
+
+from fakedev.firmware.e820 import E820Map
+from fakedev.model.errors import FakedevError
+from fakedev.model.files import StaticFile
+from fakedev.model.flags import IORESOURCE_BUSY, IORESOURCE_MEM
+from fakedev.model.iomem_names import standard_flags
+from fakedev.model.kernel import KernelRules
+from fakedev.model.resources import Resource, ResourceTree
+from fakedev.profiles.compile_files import static_files
+from fakedev.profiles.compile_firmware import build_map, firmware
+from fakedev.profiles.compile_iomem import TreeBuilder, flatten, top_of_ram
+from fakedev.profiles.compile_memory import Area, memory_map, overlaps, placements, segments
+from fakedev.profiles.context import Context, Path
+from fakedev.profiles.plan import Placement, Profile
+from fakedev.profiles.schema import Document
+from fakedev.profiles.schema_kernel import Kernel
+
+DEFAULT_VERSION = KernelRules().version
+
+
+def compile_document(document: Document, path: str, context: Context) -> Profile:
+    """The profile. What is wrong goes to `context.problems`; then the profile is not to be used."""
+    entries = [
+        Area(entry.span, entry.kind, ("firmware", "e820", index, "range"))
+        for index, entry in enumerate(document.firmware.e820)
+    ]
+    overlaps(entries, context, what="e820 entry")
+    e820 = build_map(document.firmware.e820, context)
+    mapped = memory_map(document.memory, e820.ram, _backed(entries), context)
+    tables = firmware(document.firmware, mapped, context)
+    tree = _tree(document, e820, context)
+    files: dict[str, StaticFile] = {**e820.files, **tables.files}
+    files |= static_files(document.files, context)
+    placed = [Placement(item.address, len(item.data), item.data) for item in tables.placed]
+    return Profile(
+        name=document.name or _stem(path),
+        description=document.description.strip(),
+        path=path,
+        rules=_rules(document.kernel, context),
+        undecoded=document.memory.undecoded,
+        segments=segments(mapped),
+        placements=(*placed, *placements(document.memory, mapped, context)),
+        resources=flatten(tree),
+        files=files,
+        high_memory=top_of_ram(e820.high_memory, tree),
+        inputs=dict(context.inputs.hashes),
+        cacheable=context.inputs.cacheable,
+    )
+
+
+def _stem(path: str) -> str:
+    return os.path.splitext(os.path.basename(path))[0]
+
+
+def _backed(entries: list[Area]) -> list[Area]:
+    from fakedev.firmware.e820 import BACKED  # noqa: PLC0415
+
+    return [area for area in entries if area.name in BACKED]
+
+
+def _rules(kernel: Kernel, context: Context) -> dict[str, str | int | bool]:
+    given = {name: value for name, value in kernel if value is not None}
+    given.setdefault("version", DEFAULT_VERSION)
+    try:
+        KernelRules.preset(**given)
+    except FakedevError as error:
+        named = str(error).partition(":")[0]
+        context.report(str(error), "kernel", named if named in given else "version")
+    return given
+
+
+def _tree(document: Document, e820: E820Map, context: Context) -> ResourceTree:
+    """The e820 resources, `iomem:` on top, and last the RAM buffers around what is there."""
+    tree = ResourceTree()
+    origins: dict[Resource, Path] = {}
+    for item in e820.resources:
+        flags, desc = standard_flags(item.name, item.start, item.end)
+        flags = flags | IORESOURCE_BUSY if item.busy else flags & ~IORESOURCE_BUSY
+        node = Resource(item.start, item.end, item.name, flags, desc)
+        tree.insert_resource(node)
+        origins[node] = _origin(item.start, document)
+    TreeBuilder(tree, origins, context).add_all(document.iomem)
+    for item in e820.ram_buffers:
+        _reserve_with_split(tree, item.start, item.end, item.name)
+    return tree
+
+
+def _origin(start: int, document: Document) -> Path:
+    for index, entry in enumerate(document.firmware.e820):
+        if entry.span.start <= start < entry.span.end:
+            return ("firmware", "e820", index)
+    return ("firmware", "e820")
+
+
+def _reserve_with_split(tree: ResourceTree, start: int, end: int, name: str) -> None:
+    """`reserve_region_with_split`: the parts of a range that nobody owns."""
+    flags = IORESOURCE_MEM | IORESOURCE_BUSY
+    gaps = []
+    for node in tree.root.overlapping(start, end):
+        gaps.append((start, node.start - 1))
+        start = node.end + 1
+    for low, high in [*gaps, (start, end)]:
+        if low <= high:
+            tree.request_resource(tree.root, Resource(low, high, name, flags))

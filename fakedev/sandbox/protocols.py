@@ -1,0 +1,84 @@
+"""What the sandbox needs of the tree it shows and of the server behind it, and nothing more."""
+
+import stat
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import NamedTuple, Protocol
+
+
+class Kind(StrEnum):
+    """What a virtual path is."""
+
+    FILE = "file"
+    DIRECTORY = "dir"
+    SYMLINK = "symlink"
+
+
+class HostEntry(NamedTuple):
+    """One entry of a host directory, as a merged directory has to show it.
+
+    `mode` is like `st_mode` with its type bits, `target` the text of a symlink. The permission bits
+    of a directory or a regular file may be made up: only the type of a placeholder is ever seen.
+    """
+
+    name: str
+    mode: int
+    rdev: int = 0
+    target: str = ""
+
+    @property
+    def is_symlink(self) -> bool:
+        """Whether it is a symbolic link."""
+        return stat.S_ISLNK(self.mode)
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether it is a directory itself, not a link to one."""
+        return stat.S_ISDIR(self.mode)
+
+
+class Entry(Protocol):
+    """One virtual path of a tree."""
+
+    @property
+    def kind(self) -> str:
+        """One of the values of `Kind`."""
+        ...
+
+
+class Connection(Protocol):
+    """One FUSE mount that is being served."""
+
+    def close(self) -> None:
+        """Stop serving; returns when the threads have ended."""
+        ...
+
+    def wait_closed(self, timeout: float) -> bool:
+        """Wait until the kernel has ended the connection (the mount is gone); False on timeout."""
+        ...
+
+
+class Service(Protocol):
+    """A tree of virtual files, and the server that serves it to any number of mounts."""
+
+    def tree_listing(self) -> Mapping[str, Entry]:
+        """Return all virtual paths, absolute as the tool sees them; parents may be left out."""
+        ...
+
+    def shadow(self, path: str, entries: tuple[HostEntry, ...], *, mode: int) -> None:
+        """Serve the directory `path` merged with what the host has there.
+
+        `entries` are the host's entries that no virtual entry replaces: links are served as links,
+        everything else as a placeholder of the same type, mode and device number, which the
+        sandbox covers with the host's own. `mode` are the permission bits of the directory. Called
+        again for a path, it replaces the entries of the call before.
+        """
+        ...
+
+    def attach(self, fuse_fd: int, *, as_root: bool, uid: int, gid: int) -> Connection:
+        """Take over `fuse_fd` and start threads that serve it; returns at once.
+
+        `uid` and `gid` are the only ids that exist inside the mount's user namespace: every
+        attribute must carry them, or the kernel refuses writes (EACCES).
+        """
+        ...

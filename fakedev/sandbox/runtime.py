@@ -1,0 +1,36 @@
+"""The directory on the host for what a running machine needs: stages for mounts, sockets."""
+
+import os
+import stat
+from pathlib import Path
+
+from fakedev.model.errors import HostError
+
+
+def runtime_directory() -> Path:
+    """Return `$XDG_RUNTIME_DIR/fakedev`, or `/tmp/fakedev-UID`; made when missing, mode 0700.
+
+    Raises HostError when it belongs to somebody else or cannot be made.
+    """
+    base = os.environ.get("XDG_RUNTIME_DIR")
+    uid = os.geteuid()
+    if base and Path(base).is_absolute() and os.access(base, os.W_OK | os.X_OK):
+        return private_directory(Path(base) / "fakedev")
+    return private_directory(Path(f"/tmp/fakedev-{uid}"))  # noqa: S108 - owner and mode are checked
+
+
+def private_directory(path: Path) -> Path:
+    """Make `path` if it is missing; it must be a directory of this user, and becomes mode 0700."""
+    try:
+        path.mkdir(mode=0o700, exist_ok=True)
+        status = path.lstat()
+    except OSError as error:
+        raise HostError(f"{path}: cannot be made: {error.strerror}; set XDG_RUNTIME_DIR") from error
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+        raise HostError(
+            f"{path}: is not a directory of this user (owner {status.st_uid}, mode "
+            f"{status.st_mode:o}); remove it, or set XDG_RUNTIME_DIR to a directory of your own"
+        )
+    if stat.S_IMODE(status.st_mode) != 0o700:
+        path.chmod(0o700)
+    return path

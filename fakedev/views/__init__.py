@@ -1,0 +1,1 @@
+"""What each file says and accepts, free of any file system protocol."""

@@ -1,0 +1,58 @@
+"""Skips for a missing tool or host feature are counted by what is missing, and can be made failures."""
+
+from collections import Counter
+from collections.abc import Generator
+
+import pytest
+from _pytest.terminal import TerminalReporter
+
+_missing: Counter[str] = Counter()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--fakedev-require",
+        action="store_true",
+        help="fail where a test would skip because this host lacks something",
+    )
+
+
+def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
+    text = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    return str(text).removeprefix("Skipped: ")
+
+
+def _judge(report: pytest.TestReport | pytest.CollectReport, config: pytest.Config) -> None:
+    if report.outcome != "skipped" or hasattr(report, "wasxfail"):
+        return
+    reason = _reason(report)
+    _missing[reason] += 1
+    if config.getoption("--fakedev-require"):
+        report.outcome = "failed"
+        report.longrepr = f"--fakedev-require: {reason}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    _judge(report, item.config)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    _judge(report, collector.config)
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
+    if not _missing:
+        return
+    terminalreporter.section("missing on this host")
+    for reason, count in sorted(_missing.items()):
+        terminalreporter.write_line(f"{count:5}  {reason}")

@@ -1,0 +1,82 @@
+"""The policy against what a real Debian 6.1 kernel answered (512 MiB q35 machine in QEMU)."""
+
+import errno
+import json
+import lzma
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fakedev.model.iomem_text import build_tree, parse_iomem
+from fakedev.model.kernel import KernelRules
+from fakedev.model.policy import Policy
+
+DATA = Path(__file__).parent / "data"
+DEBIAN_6_1 = KernelRules.preset("6.1", phys_bits=40)
+END_OF_RAM = 0x1FFD_6000
+# Memory was hot-added by then: dax/kmem ends here, and the direct map with it.
+END_OF_PMEM = 0x1_6000_0000
+
+
+def records(name: str, phase: str) -> Iterator[dict[str, Any]]:
+    for line in lzma.decompress((DATA / name).read_bytes()).splitlines():
+        record = json.loads(line)
+        if record["phase"] == phase:
+            yield record
+
+
+def compare(iomem: str, truth: str, phase: str, high_memory: int) -> tuple[int, list[str]]:
+    tree = build_tree(parse_iomem((DATA / iomem).read_text()))
+    policy = Policy(tree, DEBIAN_6_1, high_memory=high_memory)
+    judge = {"pread": policy.read, "pwrite": policy.write, "mmap+touch": policy.mmap}
+    count, wrong = 0, []
+    for record in records(truth, phase):
+        count += 1
+        address, size = (int(record["args"][key], 16) for key in ("off", "len"))
+        verdict = judge[record["op"]](address, size)
+        expected = getattr(errno, record["errno"]) if record["errno"] else 0
+        if verdict.errno != expected or verdict.allowed != (expected == 0):
+            wrong.append(f"{record['case']} {record['op']}: {record['errno']}, not {verdict.rule}")
+    return count, wrong
+
+
+@pytest.mark.parametrize(
+    ("iomem", "truth", "phase", "high_memory", "records_there"),
+    [
+        ("iomem-root-boot.txt", "truth-pc-q35.jsonl.xz", "matrix-boot", END_OF_RAM, 769),
+        (
+            "iomem-vmem-loaded.txt",
+            "truth-pc-q35-drivers.jsonl.xz",
+            "matrix-vmem-loaded",
+            END_OF_PMEM,
+            275,
+        ),
+        (
+            "iomem-all-drivers.txt",
+            "truth-pc-q35-drivers.jsonl.xz",
+            "matrix-all-drivers",
+            END_OF_PMEM,
+            275,
+        ),
+    ],
+)
+def test_every_recorded_errno(
+    iomem: str, truth: str, phase: str, high_memory: int, records_there: int
+) -> None:
+    assert compare(iomem, truth, phase, high_memory) == (records_there, [])
+
+
+@pytest.mark.parametrize(
+    "name", ["iomem-root-boot.txt", "iomem-vmem-loaded.txt", "iomem-all-drivers.txt"]
+)
+def test_iomem_text_comes_back(name: str) -> None:
+    text = (DATA / name).read_text()
+    assert build_tree(parse_iomem(text)).iomem_text(privileged=True) == text
+
+
+def test_iomem_for_a_user_has_the_shape_but_no_address() -> None:
+    tree = build_tree(parse_iomem((DATA / "iomem-root-boot.txt").read_text()))
+    expected = (DATA / "iomem-user-boot.txt").read_text()
+    assert tree.iomem_text(privileged=False) == expected
