@@ -30,7 +30,8 @@ class PageCache:
     def __init__(self, machine: Machine, coherence: Coherence) -> None:
         self.machine = machine
         self.coherence = coherence
-        self.handle = DevMemHandle(DevMem(machine), machine.now)
+        self.node = DevMem(machine)
+        self.handle = DevMemHandle(self.node, machine.now)
         self.alias = Alias(invalidate=self.invalidate, expire=self.expire)
         self.expired = 0
         self._pages: dict[int, bytearray] = {}
@@ -49,7 +50,7 @@ class PageCache:
                 data = self._pages.pop(page, None)
                 if page in self._dirty and data is not None:
                     self._dirty.discard(page)
-                    self.handle.stored(page * PAGE_SIZE, memoryview(data))
+                    self.node.stored(page * PAGE_SIZE, memoryview(data))
 
     def expire(self) -> None:
         self.expired += 1
@@ -99,7 +100,7 @@ class PageCache:
             page = self._pages.get(address // PAGE_SIZE)
             if page is not None and address // PAGE_SIZE in self._dirty:
                 self._dirty.discard(address // PAGE_SIZE)
-                self.handle.stored(address & -PAGE_SIZE, memoryview(bytes(page)))
+                self.node.stored(address & -PAGE_SIZE, memoryview(bytes(page)))
         found = self._finish(lambda: self.coherence.read(self.alias, self.handle, address, WORD))
         return int.from_bytes(b"".join(found), "little")  # type: ignore[arg-type]
 

@@ -241,7 +241,7 @@ def test_close_all_except(monkeypatch: pytest.MonkeyPatch, has_close_range: bool
     reader, writer = os.pipe()
     if (pid := os.fork()) == 0:
         syscalls.close_all_except([writer])
-        os.write(writer, " ".join(sorted(os.listdir("/proc/self/fd"))).encode())  # noqa: PTH208
+        os.write(writer, " ".join(sorted(os.listdir("/proc/self/fd"))).encode())
         os._exit(0)
     os.waitpid(pid, 0)
     left = os.read(reader, 100).decode().split()

@@ -249,7 +249,7 @@ class Operations:
         node = self._node(path)
         if not isinstance(node, DevMem):
             raise Refused(errno.EIO)
-        DevMemHandle(node, 0).stored(offset, data)
+        node.stored(offset, data)
         return len(data)
 
     def _check_cache(self, alias: Alias, handle: DevMemHandle, offset: int, data: bytes) -> None:

@@ -1,6 +1,7 @@
 """Plain mounts: `fusermount3` opens and mounts /dev/fuse for us and hands the descriptor back."""
 
 import array
+import contextlib
 import errno
 import os
 import shutil
@@ -10,6 +11,8 @@ from pathlib import Path
 
 from fakedev.model.errors import HostError
 
+# Where the kernel lists FUSE connections, if somebody mounted it; files belong to who mounted each.
+CONNECTIONS = Path("/sys/fs/fuse/connections")
 HELPERS = ("fusermount3", "fusermount")
 
 
@@ -93,10 +96,28 @@ def check_mountpoint(directory: str) -> None:
 
 
 def unmount(directory: str, *, lazy: bool = False) -> None:
-    """Unmount a plain mount. Raises HostError, for example when it is busy."""
+    """Unmount a plain mount. Raises HostError, for example when it is busy.
+
+    `lazy`: also when it is in use; whoever uses it gets errors from now on.
+    """
+    connection = _connection(directory)
     command = [find_helper(), "-u", *(["-z"] if lazy else []), "--", directory]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode:
         message = done.stderr.strip()
         hint = "; close what uses it, or add --lazy" if "busy" in message else ""
         raise HostError(f"cannot unmount {directory}: {message}{hint}")
+    if lazy and connection is not None:
+        # A server that was killed at a bad moment may hold the connection open for ever.
+        with contextlib.suppress(OSError):
+            (CONNECTIONS / connection / "abort").write_text("1")
+
+
+def _connection(directory: str) -> str | None:
+    """The number under which the kernel lists the connection mounted at `directory`."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/mountinfo").read_text().splitlines():
+            fields = line.split()
+            if fields[4] == directory and " - fuse" in line:
+                return fields[2].partition(":")[2]
+    return None

@@ -294,7 +294,7 @@ class Session:
         if len(data) < size:
             raise Refused(errno.EINVAL)
         if flags & wire.WRITE_CACHE:
-            return self._write_back(request, number, offset, data)
+            return self._write_back(request, offset, data)
         alias, handle = self._opened(number)
         try:
             if alias is not None and isinstance(handle, DevMemHandle):
@@ -309,12 +309,12 @@ class Session:
             raise deferred.mapped(lambda taken: [wire.WRITE_OUT.pack(taken, 0)]) from None
         return [wire.WRITE_OUT.pack(taken, 0)]
 
-    def _write_back(self, request: Request, number: int, offset: int, data: memoryview) -> Body:
+    def _write_back(self, request: Request, offset: int, data: memoryview) -> Body:
         """Stores through a mapping. The kernel may pick any descriptor of the inode, even none."""
         node = self._inode(request).node
         if not isinstance(node, DevMem):
             raise Refused(errno.EIO)
-        DevMemHandle(node, number).stored(offset, data)
+        node.stored(offset, data)
         return [wire.WRITE_OUT.pack(len(data), 0)]
 
     def _fsync(self, request: Request) -> Body:

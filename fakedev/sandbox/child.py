@@ -91,7 +91,9 @@ def _split(order: Order, skipped: list[str]) -> None:
         name = os.readlink("/proc/self/ns/mnt")  # noqa: PTH115 - plain os calls after a fork
         fields = [str(tool), name, *skipped[:_MOST_SKIPPED]]
         order.socket.send(READY + "\0".join(fields).encode())
-        orders = reaper.Orders(order.launcher, order.socket, order.unlink, order.foreground)
+        orders = reaper.Orders(
+            order.launcher, order.socket, order.unlink, order.foreground, order.plan.a_mount()
+        )
         reaper.reap(tool, orders)
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:

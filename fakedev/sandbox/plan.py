@@ -126,6 +126,11 @@ class Plan:
     clones: tuple[tuple[str, str], ...] = ()
     unplaced: tuple[str, ...] = ()
 
+    def a_mount(self) -> str | None:
+        """One path at which the tree is mounted."""
+        outer = [shadow.path for shadow in self.shadows if not shadow.inner]
+        return next(iter([*outer, *self.binds]), None)
+
 
 @dataclass(slots=True)
 class _Node:

@@ -43,12 +43,14 @@ class Orders(NamedTuple):
     """What a reaper needs to know: its launcher, its end of the socket, and a file to unlink.
 
     With `foreground` the launcher stops together with the tool; it is continued with it too.
+    `mount` is a path at which the FUSE tree is mounted.
     """
 
     launcher: int
     socket: socket.socket
     unlink: str | None = None
     foreground: bool = False
+    mount: str | None = None
 
 
 def prepare() -> None:
@@ -127,8 +129,21 @@ class _Reaper:
 
     def _check_launcher(self) -> None:
         # The signal alone proves nothing: the kernel sends it when the thread that forked us ends.
-        if os.getppid() != self._orders.launcher:
+        if self._launcher_died():
             self._destroy()
+
+    def _launcher_died(self) -> bool:
+        """Whether nobody serves any more.
+
+        A killed launcher can stay as a zombie: a thread of it may wait in the kernel for a page that
+        is locked until somebody answers. Only the end of the connection frees such a thread, and
+        whoever waits for the same page.
+        """
+        launcher = self._orders.launcher
+        died = os.getppid() != launcher or _state(launcher) in "ZX"
+        if died and self._orders.mount is not None:
+            syscalls.abort(self._orders.mount)
+        return died
 
     def _destroy(self) -> NoReturn:
         """End everything at once, because nobody is left to serve it or it was asked for."""
@@ -142,11 +157,11 @@ class _Reaper:
     def _orphaned(self) -> bool:
         """Whether the launcher is dead; its socket closes a moment before it counts as dead."""
         deadline = time.monotonic() + _GIVE_UP
-        while os.getppid() == self._orders.launcher and not self._ordered:
+        while not (died := self._launcher_died()) and not self._ordered:
             if time.monotonic() > deadline:
                 return False
             signal.sigtimedwait([_PARENT_DIED], 0.05)
-        return os.getppid() != self._orders.launcher
+        return died
 
     def _on_order(self) -> None:
         try:
@@ -210,6 +225,15 @@ class _Reaper:
     def _report(self, kind: bytes, value: int) -> None:
         with contextlib.suppress(OSError):
             self._orders.socket.send(NUMBER.pack(kind, value), socket.MSG_DONTWAIT)
+
+
+def _state(pid: int) -> str:
+    """The state letter of a process; X when there is none."""
+    try:
+        after_name = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2]
+    except OSError:
+        return "X"
+    return after_name.split()[0].decode()
 
 
 def descendants(pid: int) -> list[int]:

@@ -15,6 +15,7 @@ MS_NODEV = 1 << 2
 MS_BIND = 1 << 12
 MS_REC = 1 << 14
 MS_SLAVE = 1 << 19
+MNT_FORCE = 1
 MNT_DETACH = 2
 
 PR_SET_PDEATHSIG = 1
@@ -73,6 +74,14 @@ def bind(source: str, target: str) -> None:
 def umount(target: str) -> None:
     """Detach the mount at `target` now; it ends when its last user ends."""
     _check(_umount2(os.fsencode(target), MNT_DETACH), f"umount2({target!r}, MNT_DETACH)")
+
+
+def abort(target: str) -> None:
+    """End the FUSE connection of the mount at `target`: every request on it fails from now on.
+
+    The mount itself stays while it is used, which is no error.
+    """
+    _umount2(os.fsencode(target), MNT_FORCE)
 
 
 def unshare(flags: int) -> None:

@@ -34,6 +34,10 @@ class DevMem(Node):
             raise Refused(errno.EINVAL)
         return DevMemHandle(self, self.machine.now)
 
+    def stored(self, offset: int, data: memoryview) -> None:
+        """Pages that the kernel writes back from a mapping, through whichever descriptor."""
+        self.machine.stored(self.base + offset, data)
+
 
 class DevMemHandle:
     """An open `/dev/mem`. Offsets are physical addresses; `opened` is the event it was opened after."""
@@ -65,10 +69,6 @@ class DevMemHandle:
         if not data:
             raise Refused(verdict.errno, verdict)
         return data
-
-    def stored(self, offset: int, data: memoryview) -> None:
-        """Pages that the kernel writes back from a mapping."""
-        self._machine.stored(self._base + offset, data)
 
     def span(self, offset: int, size: int) -> Range:
         """The physical range behind file offsets."""
