@@ -111,6 +111,8 @@ class Coherence:
         """Pages for the page cache of `alias`. Raises Refused, or Deferred if another alias has them."""
         with self._lock:
             data = self._judge(alias, handle, offset, size)
+            if len(self._aliases) == 1 and self._recall is None:
+                return data
             span = handle.span(offset, size)
             if self._must_wait(span, alias):
                 if size > PAGE_SIZE:
@@ -131,17 +133,16 @@ class Coherence:
 
     def _judge(self, alias: Alias, handle: DevMemHandle, offset: int, size: int) -> Buffers:
         """The pages, if this inode may have them."""
-        span = handle.span(offset, size)
         if not alias.filled:
             self._register(alias)
-        if alias.lost and alias.lost.overlaps(span):
+        if alias.lost and alias.lost.overlaps(handle.span(offset, size)):
             verdict = handle.explain(offset, size)
             raise Refused(verdict.errno or errno.EIO, verdict)
         try:
             return handle.fault(offset, size)
         except Refused:
             if size <= PAGE_SIZE:
-                alias.lost.add(page_round(span))
+                alias.lost.add(page_round(handle.span(offset, size)))
             raise
 
     def read(self, alias: Alias, handle: DevMemHandle, offset: int, size: int) -> Buffers:

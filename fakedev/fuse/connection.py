@@ -10,12 +10,14 @@ from fakedev.fuse import wire
 from fakedev.fuse.coherence import Coherence
 from fakedev.fuse.deferred import Deferred
 from fakedev.fuse.session import MAX_TRANSFER, Body, Options, Session
+from fakedev.model.ranges import Range
 from fakedev.views.node import Refused
 from fakedev.views.tree import Tree
 
 WORKERS = 2
 BUFFER_SIZE = MAX_TRANSFER + 8192
 IOV_LIMIT = 1000
+HEADER_SIZE, PACK_HEADER = wire.OUT_HEADER.size, wire.OUT_HEADER.pack
 AGAIN = frozenset({errno.EINTR, errno.EAGAIN, errno.ENOENT})
 
 
@@ -29,7 +31,7 @@ class Connection:
         coherence: Coherence,
         options: Options | None = None,
         *,
-        refused: Callable[[wire.Request, Refused], None] = lambda _request, _error: None,
+        refused: Callable[[int, str, Range, Refused], None] = lambda *_: None,
     ) -> None:
         self._fd = fd
         self._coherence = coherence
@@ -54,13 +56,29 @@ class Connection:
 
     def _work(self) -> None:
         buffer = memoryview(bytearray(BUFFER_SIZE))
+        vector, readv = [buffer], os.readv
+        unpack, size, read = (
+            wire.READ_MESSAGE.unpack_from,
+            wire.READ_MESSAGE.size,
+            self.session.read,
+        )
         while True:
             try:
-                length = os.readv(self._fd, [buffer])
+                length = readv(self._fd, vector)
             except OSError as error:
                 if error.errno in AGAIN:
                     continue
                 break
+            if length == size:
+                code, unique, pid, more, fh, offset, count, flags = unpack(buffer)
+                if code == wire.READ and not more:
+                    try:
+                        body = read(pid, fh, offset, count, flags)
+                    except Exception as error:  # noqa: BLE001 - told apart there
+                        self._excuse(unique, error)
+                    else:
+                        self._reply(unique, body)
+                    continue
             if length == 0:
                 break
             self._serve(buffer[:length])
@@ -89,36 +107,43 @@ class Connection:
             # Nothing here waits for long: whatever is queued behind a recall is answered soon, and
             # a page fault that were answered with EINTR would be a SIGBUS for its toucher.
             return
-        unique = request.unique
         try:
             body = self.session.handle(request)
-        except Refused as error:
-            self._reply(unique, [], error.errno)
-        except Deferred as deferred:
-            later = deferred
-            deferred.when_done(lambda: self._answer_later(unique, later))
-        except Exception:  # a bug must not leave the caller in D state
-            self._reply(unique, [], errno.EIO)
-            raise
+        except Exception as error:  # noqa: BLE001 - told apart there
+            self._excuse(request.unique, error)
         else:
             if request.opcode not in wire.NO_REPLY:
-                self._reply(unique, body)
+                self._reply(request.unique, body)
 
-    def _answer_later(self, unique: int, deferred: Deferred) -> None:
-        try:
-            self._reply(unique, deferred.outcome())
-        except Refused as error:
+    def _excuse(self, unique: int, error: Exception) -> None:
+        """Reply with an errno, or later with what is not known yet."""
+        if isinstance(error, Refused):
             self._reply(unique, [], error.errno)
-        except Exception:  # as above
+        elif isinstance(error, Deferred):
+            error.when_done(lambda: self._answer_late(unique, error))
+        else:  # a bug must not leave the caller in D state
             self._reply(unique, [], errno.EIO)
-            raise
+            raise error
+
+    def _answer_late(self, unique: int, deferred: Deferred) -> None:
+        try:
+            body = deferred.outcome()
+        except Exception as error:  # noqa: BLE001 - told apart there
+            self._excuse(unique, error)
+        else:
+            self._reply(unique, body)
 
     def _reply(self, unique: int, body: Body, error: int = 0) -> None:
-        if len(body) > IOV_LIMIT:
-            body = [b"".join(body)]
-        length = sum(map(len, body)) if body else 0
-        with contextlib.suppress(OSError):  # ENOENT: interrupted; ENODEV: the mount is gone
-            os.writev(self._fd, [wire.reply_header(unique, length, error), *body])
+        if len(body) == 1:
+            length = HEADER_SIZE + len(body[0])
+        else:
+            if len(body) > IOV_LIMIT:
+                body = [b"".join(body)]
+            length = HEADER_SIZE + sum(map(len, body))
+        try:
+            os.writev(self._fd, (PACK_HEADER(length, -error, unique), *body))
+        except OSError:
+            return  # ENOENT: interrupted; ENODEV: the mount is gone
 
     def _notify(self, message: bytes) -> None:
         with contextlib.suppress(OSError):  # ENOENT: the kernel has no such inode any more

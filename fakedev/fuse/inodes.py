@@ -25,6 +25,7 @@ class OpenFile:
 
     inode: Inode
     handle: Handle | None = None
+    alias: Alias | None = None
     names: list[tuple[str, Node | None]] = field(default_factory=list)
 
 

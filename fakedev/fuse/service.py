@@ -5,14 +5,12 @@ import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from fakedev.fuse import wire
 from fakedev.fuse.coherence import Coherence
 from fakedev.fuse.connection import Connection
 from fakedev.fuse.denials import Denials
 from fakedev.fuse.session import Options
 from fakedev.model.machine import Machine
-from fakedev.model.ranges import Range
-from fakedev.views.node import Directory, Node, Refused, Symlink
+from fakedev.views.node import Directory, Node, Symlink
 from fakedev.views.tree import HostEntry, Tree
 
 # For tests, and for hosts whose kernel misbehaves: serve as to a kernel before 6.6.
@@ -35,7 +33,6 @@ class Service:
         self._shadows: dict[str, tuple[tuple[HostEntry, ...], int]] = {}
         self._connections: list[Connection] = []
         self._lock = threading.Lock()
-        self._denials = Denials(machine)
 
     def tree_listing(self) -> dict[str, Listed]:
         """Return every path of the machine's tree."""
@@ -60,7 +57,9 @@ class Service:
     def _serve(self, fuse_fd: int, tree: Tree, options: Options) -> Connection:
         if os.environ.get(FORCE_CACHED) == "1":
             options = replace(options, cached=True)
-        connection = Connection(fuse_fd, tree, self.coherence, options, refused=self._on_refused)
+        connection = Connection(
+            fuse_fd, tree, self.coherence, options, refused=Denials(self.machine)
+        )
         with self._lock:
             self._connections = [*self.connections, connection]
         return connection
@@ -75,11 +74,6 @@ class Service:
         for connection in self.connections:
             connection.wait_closed(timeout)
         self.coherence.close()
-
-    def _on_refused(self, request: wire.Request, error: Refused) -> None:
-        _, offset, size, *_ = wire.READ_IN.unpack_from(request.body)
-        what = "write" if request.opcode == wire.Opcode.WRITE else "read"
-        self._denials(request.pid, what, Range(offset, max(size, 1)), error)
 
 
 def _kind(node: Node) -> str:

@@ -6,7 +6,7 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from fakedev.fuse import wire
@@ -19,7 +19,6 @@ from fakedev.views.devmem import DevMem, DevMemHandle
 from fakedev.views.node import (
     Buffers,
     Directory,
-    Handle,
     Node,
     Opener,
     Refused,
@@ -36,7 +35,7 @@ WANTED = (
     | wire.PARALLEL_DIROPS | wire.MAX_PAGES | wire.EXPLICIT_INVAL_DATA
     | wire.INIT_EXT | wire.DIRECT_IO_ALLOW_MMAP
 )  # fmt: skip
-Body = list[bytes | memoryview]
+Body = Sequence[bytes | memoryview]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +64,7 @@ class Session:
     coherence: Coherence
     options: Options
     notify: Callable[[bytes], None]
-    refused: Callable[[Request, Refused], None] = lambda _request, _error: None
+    refused: Callable[[int, str, Range, Refused], None] = lambda *_: None
     direct: bool = False
     ready: threading.Event = field(default_factory=threading.Event)
     _inodes: Inodes = field(init=False)
@@ -254,7 +253,9 @@ class Session:
         if inode.alias is not None:
             self.coherence.opened(inode.alias)
         cached = inode.alias is not None and not self.direct
-        return self._new_file(OpenFile(inode, handle), 0 if cached else wire.FOPEN_DIRECT_IO)
+        return self._new_file(
+            OpenFile(inode, handle, inode.alias), 0 if cached else wire.FOPEN_DIRECT_IO
+        )
 
     def _new_file(self, file: OpenFile, flags: int) -> Body:
         number = next(self._numbers)
@@ -267,26 +268,27 @@ class Session:
             raise Refused(errno.EBADF)
         return file
 
-    def _opened(self, number: int) -> tuple[Alias | None, Handle]:
-        file = self._file(number)
-        if file.handle is None:
-            raise Refused(errno.EISDIR)
-        return file.inode.alias, file.handle
+    def read(self, pid: int, number: int, offset: int, size: int, flags: int) -> Buffers:
+        """READ: a read(2), or pages for the page cache. Raises as `handle`."""
+        file = self._files.get(number)
+        if file is None or file.handle is None:
+            raise Refused(errno.EBADF)
+        size = min(size, MAX_TRANSFER)
+        alias, handle = file.alias, file.handle
+        try:
+            if alias is None or not isinstance(handle, DevMemHandle):
+                return handle.read(offset, size)
+            # The kernel names a lock owner in a read(2), and none when it fills its page cache.
+            if flags & wire.READ_LOCKOWNER and self.direct:
+                return self.coherence.read(alias, handle, offset, size)
+            return self.coherence.fault(alias, handle, offset, size)
+        except Refused as error:
+            self.refused(pid, "read", Range(offset, max(size, 1)), error)
+            raise
 
     def _read(self, request: Request) -> Body:
         number, offset, size, flags, _, _, _ = wire.unpack(wire.READ_IN, request.body)
-        alias, handle = self._opened(number)
-        size = min(size, MAX_TRANSFER)
-        try:
-            if alias is None or not isinstance(handle, DevMemHandle):
-                return _body(handle.read(offset, size))
-            # The kernel names a lock owner in a read(2), and none when it fills its page cache.
-            if flags & wire.READ_LOCKOWNER and self.direct:
-                return _body(self.coherence.read(alias, handle, offset, size))
-            return _body(self.coherence.fault(alias, handle, offset, size))
-        except Refused as error:
-            self.refused(request, error)
-            raise
+        return list(self.read(request.pid, number, offset, size, flags))
 
     def _write(self, request: Request) -> Body:
         number, offset, size, flags, _, _, _ = wire.unpack(wire.WRITE_IN, request.body)
@@ -295,7 +297,10 @@ class Session:
             raise Refused(errno.EINVAL)
         if flags & wire.WRITE_CACHE:
             return self._write_back(request, offset, data)
-        alias, handle = self._opened(number)
+        file = self._file(number)
+        alias, handle = file.alias, file.handle
+        if handle is None:
+            raise Refused(errno.EBADF)
         try:
             if alias is not None and isinstance(handle, DevMemHandle):
                 write = self.coherence.write if self.direct else self.coherence.write_through
@@ -303,7 +308,7 @@ class Session:
             else:
                 taken = handle.write(offset, data)
         except Refused as error:
-            self.refused(request, error)
+            self.refused(request.pid, "write", Range(offset, max(size, 1)), error)
             raise
         except Deferred as deferred:
             raise deferred.mapped(lambda taken: [wire.WRITE_OUT.pack(taken, 0)]) from None
@@ -332,8 +337,8 @@ class Session:
         return []
 
     def _let_go(self, file: OpenFile) -> None:
-        if file.inode.alias is not None and file.handle is not None:
-            self.coherence.released(file.inode.alias)
+        if file.alias is not None:
+            self.coherence.released(file.alias)
 
     # -- directories --------------------------------------------------------------------------
 
@@ -383,7 +388,3 @@ def _refuse(number: int) -> Callable[[Request], Body]:
 
 def _dtype(node: Node | None) -> int:
     return stat.S_IFMT(node.attr().mode if node else stat.S_IFDIR) >> 12
-
-
-def _body(buffers: Buffers) -> Body:
-    return list(buffers)

@@ -78,6 +78,7 @@ class Notify(enum.IntEnum):
     STORE = 4
 
 
+READ = int(Opcode.READ)  # a plain int compares faster, and every message is compared
 NO_REPLY = frozenset({Opcode.FORGET, Opcode.BATCH_FORGET, Opcode.INTERRUPT, Opcode.NOTIFY_REPLY})
 
 
@@ -130,6 +131,9 @@ SETATTR_IN = Layout(
 OPEN_IN = Layout("fuse_open_in", "flags:I open_flags:I")
 OPEN_OUT = Layout("fuse_open_out", "fh:Q open_flags:I padding:I")
 READ_IN = Layout("fuse_read_in", "fh:Q offset:Q size:I read_flags:I lock_owner:Q flags:I padding:I")
+# What matters in a whole READ message, which is most of the traffic: opcode, unique, pid,
+# total_extlen, fh, offset, size, read_flags.
+READ_MESSAGE = struct.Struct("<4xIQ16xIH2xQQII16x")
 WRITE_IN = Layout(
     "fuse_write_in", "fh:Q offset:Q size:I write_flags:I lock_owner:Q flags:I padding:I"
 )
@@ -184,11 +188,6 @@ def unpack(layout: Layout, body: memoryview) -> tuple[int, ...]:
     if len(body) < layout.size:
         raise WireError(f"{layout.name} needs {layout.size} bytes, not {len(body)}")
     return layout.unpack_from(body)
-
-
-def reply_header(unique: int, length: int, error: int = 0) -> bytes:
-    """`struct fuse_out_header` for a body of `length` bytes; `error` is a positive errno or 0."""
-    return OUT_HEADER.pack(OUT_HEADER.size + length, -error, unique)
 
 
 def notification(code: Notify, body: bytes) -> bytes:

@@ -77,11 +77,9 @@ class Machine:
         """read(2) of /dev/mem (`read_mem`): the verdict, and the bytes where it allows."""
         with self.lock:
             verdict = self.policy.read(address, size)
-            if not verdict.allowed or not size:
-                return verdict, []
-            if verdict.access is Access.ALLOW and address + size <= verdict.end:
+            if verdict.allowed and verdict.access is Access.ALLOW and address + size <= verdict.end:
                 return verdict, self.memory.buffers(address, size)
-            return verdict, self._mixed(address, size)
+            return verdict, self._mixed(address, size) if verdict.allowed and size else []
 
     def _mixed(self, address: int, size: int) -> list[memoryview]:
         pieces: list[memoryview] = []
@@ -120,9 +118,9 @@ class Machine:
         """A page fault of a mapping whose file was opened at event `opened`."""
         with self.lock:
             verdict = self.policy.mmap(address, size)
-            if not verdict.allowed and not self._survives(address, size, opened):
-                return verdict, []
-            return verdict, self.memory.buffers(address, size)
+            if verdict.allowed or self._survives(address, size, opened):
+                return verdict, self.memory.buffers(address, size)
+            return verdict, []
 
     def _survives(self, address: int, size: int, opened: int) -> bool:
         """Kernels that do not revoke leave mappings alive that are older than the claim."""

@@ -37,7 +37,16 @@ class Policy:
     `claim_verdict` alone looks at the tree itself, so it speaks of the tree as it is now.
     """
 
-    __slots__ = ("_blocks", "_compiler", "_limit", "_map", "_tree", "high_memory", "rules")
+    __slots__ = (
+        "_blocks",
+        "_compiler",
+        "_limit",
+        "_map",
+        "_tree",
+        "_width",
+        "high_memory",
+        "rules",
+    )
 
     def __init__(
         self,
@@ -54,6 +63,8 @@ class Policy:
         self._blocks = memory_blocks(tree) if memblocks is None else memblocks
         self._compiler = Compiler(rules, self._blocks)
         self._map = compiled or IntervalMap(self._compiler.cells(tree))
+        # What the CPU can address: 1 behind the last byte.
+        self._width = ADDRESS_LIMIT if rules.arch == "riscv64" else 1 << rules.physical_address_bits
         # Requests that end here at most need no further look at the range (arm64 always does).
         self._limit = 0 if rules.arch == "aarch64" else high_memory
 
@@ -176,6 +187,16 @@ class Policy:
 
     def mmap(self, address: int, size: int) -> Verdict:
         """Judge a mapping at offset `address`; `size` is rounded up to pages as the kernel does."""
+        cells = self._map
+        cell = cells.cells[bisect_right(cells.starts, address) - 1]
+        if (
+            cell.mapped is not None
+            and size > 0
+            and not address & PAGE_MASK
+            and address + size <= cell.end
+            and address + size <= self._width
+        ):
+            return cell.mapped
         if address & PAGE_MASK or size <= 0:
             rule = f"mmap: offset {address:#x} is not a multiple of the page size"
             rule = "mmap: the length is 0" if size <= 0 else rule
