@@ -217,8 +217,7 @@ def test_the_tree_is_the_machines_tree(mounted: Mounted) -> None:
             size = 0 if path.is_dir() and not path.is_symlink() else status.st_size
             found[f"/{path.relative_to(mounted.root)}"] = (status.st_mode, size)
             assert (status.st_uid, status.st_gid) == (os.geteuid(), os.getegid())
-    tree = Tree(mounted.machine).listing()
-    assert found == {path: node.attr()[:2] for path, node in tree.items()}
+    assert found == {path: node.attr()[:2] for path, node in Tree(mounted.machine).walk()}
 
 
 def test_directories_are_sorted_and_typed(mounted: Mounted) -> None:

@@ -36,8 +36,11 @@ def mount(
 
     machine = build_machine(load_profile(profile, overrides=settings or ()))
     path = str(Path(directory).absolute())
+    stop = _stop_by_signal()
     if backend is options.Backend.FUSEPY:
-        _mount_fusepy(machine, path, as_root=role is options.Role.ROOT, name=name, quiet=quiet)
+        _mount_fusepy(
+            machine, path, stop, as_root=role is options.Role.ROOT, name=name, quiet=quiet
+        )
         return
     from fakedev.control.host import Host  # noqa: PLC0415
     from fakedev.fuse import mount as plain  # noqa: PLC0415
@@ -48,7 +51,7 @@ def mount(
             connection = host.service.attach_plain(descriptor, as_root=role is options.Role.ROOT)
             connection.session.ready.wait(10)
             options.note(_note(machine, path), quiet=quiet)
-            _wait(connection.wait_closed)
+            _wait(stop, connection.wait_closed)
             _clean_up(path)
     except BaseException:
         _clean_up(path)
@@ -56,7 +59,13 @@ def mount(
 
 
 def _mount_fusepy(
-    machine: "Machine", path: str, *, as_root: bool, name: str | None, quiet: bool
+    machine: "Machine",
+    path: str,
+    stop: threading.Event,
+    *,
+    as_root: bool,
+    name: str | None,
+    quiet: bool,
 ) -> None:
     from fakedev.control.host import Control  # noqa: PLC0415 - start-up time
     from fakedev.fuse.fusepy_adapter import Mount  # noqa: PLC0415 - optional extra
@@ -68,17 +77,22 @@ def _mount_fusepy(
         ),
     ):
         options.note(_note(machine, path), quiet=quiet)
-        _wait(mounted.wait_closed)
+        _wait(stop, mounted.wait_closed)
 
 
 def _note(machine: "Machine", path: str) -> str:
     return f"{machine.name} is at {path}; end with Ctrl-C or: fakedev umount {path}"
 
 
-def _wait(closed: Callable[[float], bool]) -> None:
+def _stop_by_signal() -> threading.Event:
+    """From now on Ctrl-C and its kin set the event, so that none of them leaves a mount behind."""
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())
+    return stop
+
+
+def _wait(stop: threading.Event, closed: Callable[[float], bool]) -> None:
     while not stop.is_set() and not closed(0.2):
         pass
 

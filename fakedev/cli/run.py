@@ -74,12 +74,13 @@ def _run(
 
     with Host(machine, name=name, command=command) as host:
         sandbox = Sandbox(host.service, as_root=role is options.Role.ROOT, control=host.socket)
-        for path in sandbox.plan().unplaced:
+        plan = sandbox.plan()
+        for path in plan.unplaced:
             options.note(
                 f"{path} cannot be shown on this host: nothing can be made there", quiet=quiet
             )
         environment = {**os.environ, **_with_our_tools(), **(variables or {})}
-        return sandbox.run_foreground(command, env=environment)
+        return sandbox.run_foreground(command, plan=plan, env=environment)
 
 
 def _with_our_tools() -> dict[str, str]:

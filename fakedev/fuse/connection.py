@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import mmap
 import os
 import threading
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from fakedev.views.tree import Tree
 WORKERS = 2
 BUFFER_SIZE = MAX_TRANSFER + 8192
 IOV_LIMIT = 1000
+LONG_READ = 128 << 10
 HEADER_SIZE, PACK_HEADER = wire.OUT_HEADER.size, wire.OUT_HEADER.pack
 AGAIN = frozenset({errno.EINTR, errno.EAGAIN, errno.ENOENT})
 
@@ -38,6 +40,7 @@ class Connection:
         self.session = Session(tree, coherence, options or Options(), self._notify, refused)
         self._left = WORKERS
         self._lock = threading.Lock()
+        self._turn = threading.Lock()
         self._closed = threading.Event()
         self._threads = [
             threading.Thread(target=self._work, name=f"fakedev-worker-{n}", daemon=True)
@@ -55,34 +58,46 @@ class Connection:
         self._closed.wait(timeout)
 
     def _work(self) -> None:
-        buffer = memoryview(bytearray(BUFFER_SIZE))
-        vector, readv = [buffer], os.readv
-        unpack, size, read = (
-            wire.READ_MESSAGE.unpack_from,
-            wire.READ_MESSAGE.size,
-            self.session.read,
-        )
-        while True:
-            try:
-                length = readv(self._fd, vector)
-            except OSError as error:
-                if error.errno in AGAIN:
-                    continue
-                break
-            if length == size:
-                code, unique, pid, more, fh, offset, count, flags = unpack(buffer)
-                if code == wire.READ and not more:
-                    try:
-                        body = read(pid, fh, offset, count, flags)
-                    except Exception as error:  # noqa: BLE001 - told apart there
-                        self._excuse(unique, error)
-                    else:
-                        self._reply(unique, body)
-                    continue
-            if length == 0:
-                break
-            self._serve(buffer[:length])
+        """Take turns: one worker reads requests until a long answer makes it let another one lead."""
+        buffer = memoryview(mmap.mmap(-1, BUFFER_SIZE))  # zeroed when it is used, not now
+        while (long := self._lead(buffer)) is not None:
+            self._read(*long)
         self._leave()
+
+    def _lead(self, buffer: memoryview) -> tuple[int, int, int, int, int, int] | None:
+        """Serve until a long READ comes, and return that; None when the mount is gone.
+
+        A second thread that waits for requests too would get every other one, and each would pay
+        for waking it and for the interpreter's lock.
+        """
+        vector, readv, read = [buffer], os.readv, self._read
+        unpack, read_size = wire.READ_MESSAGE.unpack_from, wire.READ_MESSAGE.size
+        with self._turn:
+            while True:
+                try:
+                    length = readv(self._fd, vector)
+                except OSError as error:
+                    if error.errno in AGAIN:
+                        continue
+                    return None
+                if length == read_size:
+                    code, unique, pid, more, fh, offset, count, flags = unpack(buffer)
+                    if code == wire.READ and not more:
+                        if count >= LONG_READ:
+                            return unique, pid, fh, offset, count, flags
+                        read(unique, pid, fh, offset, count, flags)
+                        continue
+                if length == 0:
+                    return None
+                self._serve(buffer[:length])
+
+    def _read(self, unique: int, pid: int, fh: int, offset: int, count: int, flags: int) -> None:
+        try:
+            body = self.session.read(pid, fh, offset, count, flags)
+        except Exception as error:  # noqa: BLE001 - told apart there
+            self._excuse(unique, error)
+        else:
+            self._reply(unique, body)
 
     def _leave(self) -> None:
         with self._lock:

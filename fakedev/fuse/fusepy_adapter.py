@@ -105,7 +105,7 @@ class Mount:
                 f"libfuse cannot mount on {self.directory} (status {self._failure}; its own words"
                 " are on stderr); `fakedev doctor` shows what this host allows"
             )
-        memory = [path for path, node in tree.listing().items() if isinstance(node, DevMem)]
+        memory = [path for path, node in tree.walk() if isinstance(node, DevMem)]
         self._nodeids = {path: Path(self.directory + path).stat().st_ino for path in memory}
 
     def _run(self, operations: Operations) -> None:

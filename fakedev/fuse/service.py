@@ -1,6 +1,7 @@
 """A machine being served: one notifier, any number of mounts, and a log of who was refused what."""
 
 import os
+import stat
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -10,8 +11,7 @@ from fakedev.fuse.connection import Connection
 from fakedev.fuse.denials import Denials
 from fakedev.fuse.session import Options
 from fakedev.model.machine import Machine
-from fakedev.views.node import Directory, Node, Symlink
-from fakedev.views.tree import HostEntry, Tree
+from fakedev.views.tree import HostEntry, Tree, listing
 
 # For tests, and for hosts whose kernel misbehaves: serve as to a kernel before 6.6.
 FORCE_CACHED = "FAKEDEV_CACHED"
@@ -36,7 +36,7 @@ class Service:
 
     def tree_listing(self) -> dict[str, Listed]:
         """Return every path of the machine's tree."""
-        return {path: Listed(_kind(node)) for path, node in Tree(self.machine).listing().items()}
+        return {path: Listed(_kind(mode)) for path, mode in listing(self.machine).items()}
 
     def shadow(self, path: str, entries: Iterable[HostEntry], *, mode: int) -> None:
         """Serve `path` to sandboxes from now on merged with the host's entries."""
@@ -76,7 +76,7 @@ class Service:
         self.coherence.close()
 
 
-def _kind(node: Node) -> str:
-    if isinstance(node, Directory):
+def _kind(mode: int) -> str:
+    if stat.S_ISDIR(mode):
         return "dir"
-    return "symlink" if isinstance(node, Symlink) else "file"
+    return "symlink" if stat.S_ISLNK(mode) else "file"

@@ -89,6 +89,7 @@ class Sandbox:
         args: Arguments,
         *,
         ready: Callable[[SandboxProcess], None] | None = None,
+        plan: Plan | None = None,
         **options: Any,
     ) -> int:
         """Run `args` as the job that this process stands for in its shell; returns its exit status.
@@ -101,7 +102,11 @@ class Sandbox:
         with Foreground() as foreground:
             try:
                 started = self._launch(
-                    args, options, foreground=True, default_signals=foreground.overridden
+                    args,
+                    options,
+                    plan=plan,
+                    foreground=True,
+                    default_signals=foreground.overridden,
                 )
             except OSError as error:
                 return foreground.not_started(error)
@@ -115,10 +120,11 @@ class Sandbox:
         args: Arguments,
         options: dict[str, Any],
         *,
+        plan: Plan | None = None,
         foreground: bool = False,
         default_signals: Collection[signal.Signals] = (),
     ) -> SandboxProcess:
-        plan = self.plan()
+        plan = plan or self.plan()
         for shadow in plan.shadows:
             self.service.shadow(shadow.path, shadow.entries, mode=shadow.mode)
         for _source, place in plan.clones:

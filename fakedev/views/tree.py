@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from fakedev.model.files import StaticFile
@@ -11,6 +11,7 @@ from fakedev.views.devmem import DevMem
 from fakedev.views.node import Attr, Directory, Node, Placeholder, Symlink, TextFile
 
 DEVMEM = "/dev/mem"
+IOMEM = "/proc/iomem"
 
 
 class HostEntry(Protocol):
@@ -26,37 +27,50 @@ class HostEntry(Protocol):
     def target(self) -> str: ...
 
 
+def listing(machine: Machine) -> dict[str, int]:
+    """Every path of the machine's tree with its `st_mode`; directories that only hold others are left out."""
+    made = {IOMEM: stat.S_IFREG, **({DEVMEM: stat.S_IFREG} if machine.rules.devmem else {})}
+    return {**{path: file.mode for path, file in machine.files.items()}, **made}
+
+
 class Tree:
     """The files of a machine. One tree serves one mount."""
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
         self.root = Directory()
-        for path, file in sorted(machine.files.items()):
+        self._directories = {"": self.root, "/": self.root}
+        for path, file in machine.files.items():
             self._place(path, _static(file))
-        self._place(
-            "/proc/iomem", TextFile(lambda o: machine.iomem(privileged=o.privileged).encode())
-        )
+        self._place(IOMEM, TextFile(lambda o: machine.iomem(privileged=o.privileged).encode()))
         if machine.rules.devmem:
             self._place(DEVMEM, DevMem(machine))
 
     def _place(self, path: str, node: Node) -> None:
-        parent = self.directory(os.path.dirname(path))  # noqa: PTH120 - virtual path
-        name = os.path.basename(path)  # noqa: PTH119 - virtual path
-        present = parent.lookup(name)
-        if not (isinstance(present, Directory) and isinstance(node, Directory)):
-            parent.add(name, node)
+        if isinstance(node, Directory):
+            self.directory(path).set_mode(stat.S_IMODE(node.attr().mode))
+            return
+        parent, _, name = path.rpartition("/")
+        self.directory(parent).add(name, node)
 
     def directory(self, path: str) -> Directory:
         """The directory at a path, made with its parents where missing."""
-        here = self.root
-        for part in filter(None, path.split("/")):
-            child = here.lookup(part)
-            if not isinstance(child, Directory):
-                child = Directory()
-                here.add(part, child)
-            here = child
-        return here
+        found = self._directories.get(path)
+        if found is None:
+            parent, _, name = path.rpartition("/")
+            found = self._directories[path] = Directory()
+            self.directory(parent).add(name, found)
+        return found
+
+    def walk(self) -> Iterator[tuple[str, Node]]:
+        """Every path with its node, parents before children."""
+        pending: list[tuple[str, Directory]] = [("", self.root)]
+        while pending:
+            prefix, directory = pending.pop()
+            for name, node in directory.entries().items():
+                yield f"{prefix}/{name}", node
+                if isinstance(node, Directory):
+                    pending.append((f"{prefix}/{name}", node))
 
     def shadow(self, path: str, entries: Iterable[HostEntry], *, mode: int) -> None:
         """Show the host's `entries` in a directory beside the machine's own, which win.
@@ -69,18 +83,6 @@ class Tree:
         for entry in entries:
             if directory.lookup(entry.name) is None:
                 directory.add(entry.name, _host_node(entry))
-
-    def listing(self) -> dict[str, Node]:
-        """Every path of the tree with its node, parents before children."""
-        found: dict[str, Node] = {}
-        pending: list[tuple[str, Directory]] = [("", self.root)]
-        while pending:
-            prefix, directory = pending.pop()
-            for name, node in directory.entries().items():
-                found[f"{prefix}/{name}"] = node
-                if isinstance(node, Directory):
-                    pending.append((f"{prefix}/{name}", node))
-        return dict(sorted(found.items()))
 
 
 def _host_node(entry: HostEntry) -> Node:
