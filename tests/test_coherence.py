@@ -13,9 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from machines import BAR, small_machine
+from support import wait_for
 
 from fakedev.fuse.coherence import Alias, Coherence
 from fakedev.fuse.deferred import Deferred
+from fakedev.fuse.service import service_of
 from fakedev.model.machine import Machine
 from fakedev.model.ranges import PAGE_SIZE, Range
 from fakedev.views.devmem import DevMem, DevMemHandle
@@ -294,3 +296,25 @@ def test_claims_and_releases_under_faulting_threads_do_not_hang(world: World) ->
         stop.set()
         for future in touchers:
             future.result(timeout=20)
+
+
+def test_the_notifier_thread_runs_only_while_there_is_work(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fakedev.fuse.coherence.IDLE", 0.01)
+    machine, coherence = world
+    assert coherence._thread is None
+    cache = PageCache(machine, coherence)
+    cache.store(BAR, 1)
+    for _ in range(3):
+        assert machine.peek(Range(BAR, 1)) == b"\x01"
+        wait_for(lambda: coherence._thread is None, "the idle thread ends")
+
+
+def test_all_mounts_of_a_machine_share_one_service() -> None:
+    machine = small_machine()
+    service = service_of(machine)
+    assert service_of(machine) is service
+    service.close()
+    assert service_of(machine) is not service
+    service_of(machine).close()

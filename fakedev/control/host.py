@@ -9,7 +9,7 @@ from typing import Any, Self
 from fakedev.control.client import SUFFIX, new_name
 from fakedev.control.server import ControlServer
 from fakedev.control.verbs import Verbs
-from fakedev.fuse.service import Service
+from fakedev.fuse.service import service_of
 from fakedev.model.machine import Machine
 from fakedev.sandbox.runtime import runtime_directory
 
@@ -63,7 +63,7 @@ class Host(Control):
         command: list[str] | None = None,
         directory: Path | None = None,
     ) -> None:
-        self.service = Service(machine)
+        self.service = service_of(machine)
         try:
             super().__init__(
                 machine,

@@ -28,7 +28,7 @@ import errno
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from fakedev.fuse.deferred import Deferred
@@ -42,6 +42,8 @@ from fakedev.views.node import Buffers, Refused
 T = TypeVar("T")
 # Who needs pages only for a moment, and keeps losing the race for them, goes ahead after so many tries.
 PATIENCE = 100
+# Seconds without a job after which the notifier thread ends; the next job starts another one.
+IDLE = 5.0
 
 
 class Alias:
@@ -81,8 +83,8 @@ class Coherence:
         self._owner: dict[int, Alias | None] = {}
         self._recall: _Recall | None = None
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name="fakedev-notifier", daemon=True)
-        self._thread.start()
+        self._starting = threading.Lock()
+        self._thread: threading.Thread | None = None
         machine.subscribers.append(self._on_effect)
         machine.settle = self.settle
 
@@ -90,8 +92,12 @@ class Coherence:
         """Stop the notifier thread after the jobs that are queued."""
         self._machine.subscribers.remove(self._on_effect)
         self._machine.settle = lambda _, action: action()
-        self._jobs.put(None)
-        self._thread.join()
+        with self._starting:
+            thread = self._thread
+            if thread is not None:
+                self._jobs.put(None)
+        if thread is not None:
+            thread.join()
 
     # -- accesses, called by workers ----------------------------------------------------------
 
@@ -204,21 +210,38 @@ class Coherence:
     # -- jobs of the notifier thread ----------------------------------------------------------
 
     def submit(self, job: Callable[[], None]) -> None:
-        """Queue a job that handles its own errors."""
-        self._jobs.put(job)
+        """Queue a job that handles its own errors; the thread runs while there is something to do."""
+        with self._starting:
+            self._jobs.put(job)
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._work, name="fakedev-notifier", daemon=True
+                )
+                self._thread.start()
 
     def _defer(self, job: Callable[[], Any]) -> Deferred:
         """Queue a job whose outcome answers a request; the lock is held."""
         deferred = Deferred(job)
-        self._jobs.put(deferred.run)
+        self.submit(deferred.run)
         return deferred
 
     def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
+        while (job := self._next_job()) is not None:
             try:
                 job()
             except Exception as error:  # noqa: BLE001 - without this thread every mount would hang
                 self._machine.record("error", f"notifier: {error!r}")
+
+    def _next_job(self) -> Callable[[], None] | None:
+        """The next job, or None when this thread is to end: idle for a while, or closed."""
+        while True:
+            try:
+                return self._jobs.get(timeout=IDLE)
+            except Empty:
+                with self._starting:
+                    if self._jobs.empty():
+                        self._thread = None
+                        return None
 
     def _await(self, job: Callable[[], Any]) -> Any:
         if threading.current_thread() is self._thread:

@@ -24,6 +24,14 @@ class Listed:
     kind: str
 
 
+def service_of(machine: Machine) -> "Service":
+    """The one service of a machine: all mounts of a memory have to know of each other."""
+    if machine.service is None:
+        machine.service = Service(machine)
+    service: Service = machine.service
+    return service
+
+
 class Service:
     """Serves `machine` to mounts until `close`. Implements what the sandbox asks of a service."""
 
@@ -74,6 +82,8 @@ class Service:
         for connection in self.connections:
             connection.wait_closed(timeout)
         self.coherence.close()
+        if self.machine.service is self:
+            self.machine.service = None
 
 
 def _kind(mode: int) -> str:

@@ -64,6 +64,7 @@ class Machine:
         self.policy = Policy(tree, rules, high_memory=high_memory)
         self.events: deque[Event] = deque(maxlen=LOG_LENGTH)
         self.subscribers: list[Callable[[Effect], None]] = []
+        self.service: Any = None  # what serves the machine, if anything does
         self.watchers: list[Callable[[Event], None]] = []
         self.settle: Callable[[Range, Callable[[], Any]], Any] = lambda _, action: action()
         self._count = 0

@@ -162,4 +162,4 @@ def _service_of(machine: Any) -> Service:
         return cast("Service", machine)
     # Late, so that a sandbox around another service does not load the server.
     module = importlib.import_module("fakedev.fuse.service")
-    return cast("Service", module.Service(machine))
+    return cast("Service", module.service_of(machine))
