@@ -15,8 +15,9 @@ import pytest
 from machines import BAR, small_machine
 from support import wait_for
 
-from fakedev.fuse.coherence import Alias, Coherence
+from fakedev.fuse.coherence import Coherence
 from fakedev.fuse.deferred import Deferred
+from fakedev.fuse.owners import Alias
 from fakedev.fuse.service import service_of
 from fakedev.model.machine import Machine
 from fakedev.model.ranges import PAGE_SIZE, Range
@@ -203,7 +204,7 @@ def test_closing_the_second_alias_ends_the_tracking(world: World) -> None:
     second.store(BAR, 2)
     second.evict(BAR)
     coherence.released(second.alias)
-    assert coherence._owner == {}
+    assert coherence._owners._owner == {}
     assert first.load(BAR) == 2
 
 

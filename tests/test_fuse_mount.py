@@ -263,12 +263,17 @@ def descriptors() -> list[str]:
     return found
 
 
+def workers() -> list[str]:
+    """Threads that serve a mount."""
+    return [t.name for t in threading.enumerate() if t.name.startswith("fakedev-worker")]
+
+
 def test_an_unmount_ends_the_workers_and_closes_the_descriptor(mounted: Mounted) -> None:
     assert "/dev/fuse" in descriptors()
     mount.unmount(str(mounted.directory))
     assert mounted.connection.wait_closed(10)
     assert "/dev/fuse" not in descriptors()
-    assert not any(t.name.startswith("fakedev-worker") for t in threading.enumerate())
+    wait_for(lambda: not workers(), "the workers end")
 
 
 def test_who_still_maps_when_the_server_goes_is_not_stuck(mounted: Mounted) -> None:

@@ -4,9 +4,7 @@ Theory of operation
 -------------------
 An *alias* is one kernel inode through which pages of physical memory are mapped. The rules:
 
-* **A page is cached by at most one alias at a time.** While there is one alias nothing is tracked.
-  From the second on, `_owner` says who may cache which page; a page that nobody asked for through
-  a later alias belongs to the first one.
+* **A page is cached by at most one alias at a time**: `owners` knows by which.
 * **Only the notifier thread sends notifications, and it never holds the lock while it does.** A
   request that needs a page recalled becomes a job of that thread, which answers it when done. The
   worker that took it goes on serving: an invalidation waits for reads of the same page that are in
@@ -26,16 +24,16 @@ An *alias* is one kernel inode through which pages of physical memory are mapped
 
 import errno
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from fakedev.fuse.deferred import Deferred
-from fakedev.fuse.rangeset import RangeSet
+from fakedev.fuse.owners import Alias, Owners
 from fakedev.model.effects import Effect, Reopened, Revoke
 from fakedev.model.machine import Machine
-from fakedev.model.ranges import PAGE_SHIFT, PAGE_SIZE, Range, page_round
+from fakedev.model.ranges import PAGE_SIZE, Range, page_round
 from fakedev.views.devmem import DevMemHandle
 from fakedev.views.node import Buffers, Refused
 
@@ -44,23 +42,6 @@ T = TypeVar("T")
 PATIENCE = 100
 # Seconds without a job after which the notifier thread ends; the next job starts another one.
 IDLE = 5.0
-
-
-class Alias:
-    """One inode that shows physical memory.
-
-    `invalidate` drops cached pages of a physical range, `expire` what its name resolves to.
-    """
-
-    __slots__ = ("expire", "expired", "filled", "invalidate", "lost", "opens")
-
-    def __init__(self, *, invalidate: Callable[[Range], None], expire: Callable[[], None]) -> None:
-        self.invalidate = invalidate
-        self.expire = expire
-        self.expired = False
-        self.filled = False
-        self.lost = RangeSet()
-        self.opens = 0
 
 
 @dataclass(slots=True)
@@ -78,9 +59,8 @@ class Coherence:
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
         self._lock = threading.Lock()
-        self._aliases: list[Alias] = []
-        self._default: Alias | None = None
-        self._owner: dict[int, Alias | None] = {}
+        self._owners = Owners()
+        self._aliases = self._owners.aliases
         self._recall: _Recall | None = None
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._starting = threading.Lock()
@@ -111,7 +91,7 @@ class Coherence:
         with self._lock:
             alias.opens -= 1
             if alias.opens == 0:
-                self._drop(alias)
+                self._owners.drop(alias)
 
     def fault(self, alias: Alias, handle: DevMemHandle, offset: int, size: int) -> Buffers:
         """Pages for the page cache of `alias`. Raises Refused, or Deferred if another alias has them."""
@@ -129,9 +109,9 @@ class Coherence:
     def _must_wait(self, span: Range, alias: Alias) -> bool:
         """True when others may cache pages of `span`; else they are now the alias's own."""
         if len(self._aliases) > 1:
-            if self._held(span, alias):
+            if self._owners.held(span, alias):
                 return True
-            self._own(span, alias)
+            self._owners.own(span, alias)
         recall = self._recall
         if recall is not None and recall.but is not alias and recall.span.overlaps(span):
             recall.again = True
@@ -140,7 +120,7 @@ class Coherence:
     def _judge(self, alias: Alias, handle: DevMemHandle, offset: int, size: int) -> Buffers:
         """The pages, if this inode may have them."""
         if not alias.filled:
-            self._register(alias)
+            self._owners.register(alias)
         if alias.lost and alias.lost.overlaps(handle.span(offset, size)):
             verdict = handle.explain(offset, size)
             raise Refused(verdict.errno or errno.EIO, verdict)
@@ -157,7 +137,7 @@ class Coherence:
         if aliases and (len(aliases) > 1 or aliases[0] is not alias):
             span = handle.span(offset, size)
             with self._lock:
-                if self._held(span, alias):
+                if self._owners.held(span, alias):
                     raise self._defer(
                         lambda: self._without(span, alias, lambda: handle.read(offset, size))
                     )
@@ -181,13 +161,13 @@ class Coherence:
         span = handle.span(offset, len(data))
         with self._lock:
             if not alias.filled:
-                self._register(alias)
+                self._owners.register(alias)
             if not self._must_wait(span, alias):
                 return handle.write(offset, data)
             kept = memoryview(bytes(data))
 
             def take() -> int:
-                self._own(span, alias)
+                self._owners.own(span, alias)
                 return handle.write(offset, kept)
 
             raise self._defer(lambda: self._without(span, alias, take, patience=None))
@@ -256,7 +236,7 @@ class Coherence:
 
         def take() -> Buffers:
             data = self._judge(alias, handle, offset, size)
-            self._own(span, alias)
+            self._owners.own(span, alias)
             return data
 
         return self._without(span, alias, take, patience=None)
@@ -272,7 +252,7 @@ class Coherence:
         """Do `action` under the lock when nobody but `but` caches a page of `span`."""
         while True:
             with self._lock:
-                held = self._held(span, but)
+                held = self._owners.held(span, but)
                 if not held:
                     return action()
                 recall = self._recall = _Recall(span, but)
@@ -309,62 +289,3 @@ class Coherence:
         for alias in worn:
             alias.expired = True
             alias.expire()
-
-    # -- owners, under the lock ---------------------------------------------------------------
-
-    def _register(self, alias: Alias) -> None:
-        alias.filled = True
-        if not self._aliases:
-            self._default = alias
-        self._aliases.append(alias)
-
-    def _drop(self, alias: Alias) -> None:
-        alias.lost = RangeSet()
-        if not alias.filled:
-            return
-        alias.filled = False
-        self._aliases.remove(alias)
-        if self._default is alias:
-            self._default = None
-        if len(self._aliases) > 1:
-            self._owner = {p: None if o is alias else o for p, o in self._owner.items()}
-        else:
-            self._owner.clear()
-            self._default = self._aliases[0] if self._aliases else None
-
-    def _own(self, span: Range, alias: Alias) -> None:
-        for page in _pages(span):
-            self._owner[page] = alias
-
-    def _held(self, span: Range, but: Alias | None) -> list[tuple[Alias, Range]]:
-        """Who but `but` may cache pages of `span`, and which."""
-        held: list[tuple[Alias, Range]] = []
-        at = span.start >> PAGE_SHIFT
-        end = (span.end - 1 >> PAGE_SHIFT) + 1
-        for page in self._tracked(span):
-            if at < page:
-                held += self._run(self._default, at, page, but)
-            held += self._run(self._owner[page], page, page + 1, but)
-            at = page + 1
-        if at < end:
-            held += self._run(self._default, at, end, but)
-        return held
-
-    def _tracked(self, span: Range) -> Iterator[int]:
-        """Pages of `span` with an entry of their own, in order."""
-        pages = _pages(span)
-        if len(pages) <= len(self._owner):
-            return (page for page in pages if page in self._owner)
-        return iter(sorted(page for page in self._owner if page in pages))
-
-    @staticmethod
-    def _run(
-        alias: Alias | None, first: int, end: int, but: Alias | None
-    ) -> list[tuple[Alias, Range]]:
-        if alias is None or alias is but:
-            return []
-        return [(alias, Range(first << PAGE_SHIFT, end - first << PAGE_SHIFT))]
-
-
-def _pages(span: Range) -> range:
-    return range(span.start >> PAGE_SHIFT, (span.end - 1 >> PAGE_SHIFT) + 1)

@@ -36,7 +36,6 @@ import os
 import signal
 import threading
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from fakedev.fuse import fusepy_library, mount
@@ -154,12 +153,7 @@ class Mount:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

@@ -15,8 +15,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
-from fakedev.fuse.coherence import Alias, Coherence
+from fakedev.fuse.coherence import Coherence
 from fakedev.fuse.deferred import Deferred
+from fakedev.fuse.owners import Alias
 from fakedev.fuse.rangeset import RangeSet
 from fakedev.model.ranges import Range, page_round
 from fakedev.views.devmem import DevMem, DevMemHandle

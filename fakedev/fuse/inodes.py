@@ -4,7 +4,7 @@ import itertools
 from dataclasses import dataclass, field
 
 from fakedev.fuse import wire
-from fakedev.fuse.coherence import Alias
+from fakedev.fuse.owners import Alias
 from fakedev.views.node import Handle, Node
 
 

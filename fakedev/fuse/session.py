@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from fakedev.fuse import wire
-from fakedev.fuse.coherence import Alias, Coherence
+from fakedev.fuse.coherence import Coherence
 from fakedev.fuse.deferred import Deferred
 from fakedev.fuse.inodes import Inode, Inodes, OpenFile
+from fakedev.fuse.owners import Alias
 from fakedev.fuse.wire import Opcode, Request
 from fakedev.model.ranges import PAGE_SIZE, Range
 from fakedev.views.devmem import DevMem, DevMemHandle
