@@ -18,8 +18,11 @@ show() {
 
 show fakedev run fd-9000 -- head -4 /proc/iomem
 show fakedev run fd-9000 -- od -A x -t x4 -j 0xd8100000 -N 16 /dev/mem
+PATH=$PATH:/usr/sbin:/sbin
 if command -v dmidecode >/dev/null; then
     show fakedev run fd-9000 -- dmidecode -s system-product-name
+else
+    echo "(dmidecode is not installed: it would say FD-9000)"
 fi
 if busybox devmem 2>&1 | grep -q Usage; then
     show fakedev run fd-9000 -- busybox devmem 0xd8100004 32
@@ -31,3 +34,6 @@ echo '$ fakedev run pc-q35 -- dd if=/dev/mem bs=16 count=1 skip=65536    # Syste
 fakedev run pc-q35 -- dd if=/dev/mem bs=16 count=1 skip=65536 2>&1 | head -1 || true
 echo
 show fakedev explain pc-q35 0x100000 --op read
+
+echo
+echo "Try it yourself: . .venv/bin/activate; fakedev shell fd-9000"

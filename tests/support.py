@@ -70,11 +70,18 @@ def wait_for(condition: Callable[[], Any], what: str, *, seconds: float = 10.0) 
         time.sleep(0.005)
 
 
+def started(process: Path) -> float:
+    """When a process started, in seconds since boot."""
+    after_name = (process / "stat").read_bytes().rpartition(b")")[2]
+    return int(after_name.split()[19]) / os.sysconf("SC_CLK_TCK")
+
+
 class Host:
     """`fakedev` without privilege, with a runtime directory and a cache of its own."""
 
     def __init__(self, runtime: Path) -> None:
         self.runtime = runtime
+        self.born = float(Path("/proc/uptime").read_text().split()[0]) - 1
         self.path = f"{BIN}:{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
         self.env = {
             **os.environ,
@@ -100,7 +107,7 @@ class Host:
         **options: Any,
     ) -> subprocess.CompletedProcess[str]:
         """Run `fakedev ARGS...` to its end; stdout and stderr are captured."""
-        options = {"capture_output": True, "text": True, **options}
+        options = {"capture_output": True, "text": True, "cwd": self.runtime, **options}
         return subprocess.run(
             self.command(*args),
             env={**self.env, **(env or {})},
@@ -128,15 +135,20 @@ class Host:
         return sorted(path.name for path in (self.runtime / "fakedev").glob("*" + SUFFIX))
 
     def processes(self) -> dict[int, str]:
-        """Processes that were started with our runtime directory: pid to command line."""
+        """Processes of our runs: pid to name. Known by their environment, or by where they started."""
         mark = f"XDG_RUNTIME_DIR={self.runtime}".encode()
         found = {}
         for entry in Path("/proc").iterdir():
             if entry.name.isdecimal():
                 with contextlib.suppress(OSError):
-                    if mark in (entry / "environ").read_bytes().split(b"\0"):
-                        line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-                        found[int(entry.name)] = line
+                    name, _, state = (entry / "stat").read_text().rpartition(")")
+                    # Memory of a process in state D may be locked: who reads its environment waits too.
+                    if state.split()[0] == "D":
+                        ours = (entry / "cwd").readlink() == self.runtime
+                    else:
+                        ours = mark in (entry / "environ").read_bytes().split(b"\0")
+                    if ours:
+                        found[int(entry.name)] = name.partition("(")[2]
         return found
 
     def leftovers(self) -> list[str]:
@@ -182,7 +194,17 @@ def compiled(source: Path, folder: Path) -> Path:
     """The binary of a C program, made once, or a skip."""
     compiler = need("gcc", "gcc")
     binary = folder / source.stem
-    command = [compiler, "-O1", "-Wall", "-Wextra", "-Werror", "-pthread", "-o", binary, source]
+    command: list[str | Path] = [
+        compiler,
+        "-O1",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-pthread",
+        "-o",
+        binary,
+        source,
+    ]
     subprocess.run(command, check=True)
     return binary
 
@@ -236,6 +258,7 @@ class Running:
         self.tool = subprocess.Popen(
             host.command("run", "-q", f"--name={name}", *given, profile, "--", *command),
             env={**host.env, **(env or {})},
+            cwd=host.runtime,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

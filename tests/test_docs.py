@@ -66,7 +66,7 @@ def test_the_profile_of_the_docs_builds(tmp_path: Path) -> None:
     profile.write_text(text)
     machine = build_machine(load_profile(str(profile)))
     assert machine.peek("0xd8100004+4") == b"\xef\xbe\xad\xde"
-    assert machine.peek("0x20000008+8") == (0x20000008).to_bytes(8, "little")
+    assert machine.peek("0xd8102008+8") == (0xD8102008).to_bytes(8, "little")
     assert "d8100000-d810ffff : 0000:04:00.0" in machine.iomem()
 
 

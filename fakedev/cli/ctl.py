@@ -10,6 +10,7 @@ import typer
 from fakedev.cli import options
 from fakedev.cli.text import hex_dump, parse_bytes
 from fakedev.control.client import Client, find, states
+from fakedev.model.ranges import parse_span
 
 app = typer.Typer(
     help="Talk to a running machine. RANGE is ADDR+LEN (0xd8100000+64K) or START-END as /proc/iomem prints it.",
@@ -37,6 +38,9 @@ def ps(*, json: options.Json = False) -> None:
         return
     typer.echo(f"{'NAME':16} {'PROFILE':12} {'PID':>8} {'KERNEL':8} COMMAND")
     for state in found:
+        if state.get("stopped"):
+            typer.echo(f"{state['name']:16} (stopped)")
+            continue
         command = " ".join(state.get("command", []))
         version = state["kernel"]["version"]
         typer.echo(
@@ -85,7 +89,12 @@ def claim(
 ) -> None:
     """Claim a range as a driver does; mappings of it die where the kernel revokes."""
     found = _call("claim", range=span, name=name, exclusive=exclusive)
-    options.print_json(found) if json else typer.echo(f"{found['range']} : {found['name']}")
+    if json:
+        options.print_json(found)
+        return
+    typer.echo(f"{found['range']} : {found['name']}")
+    if not found["revoked"]:
+        options.note("mappings live on: this kernel does not revoke this range (fakedev ctl state)")
 
 
 @app.command()
@@ -188,7 +197,7 @@ def explain(
     json: options.Json = False,
 ) -> None:
     """The verdict on an access, as the machine is now."""
-    found = _call("explain", range=span, op=op)
+    found = _call("explain", range=str(parse_span(span)), op=op)
     if json:
         options.print_json(found)
         return

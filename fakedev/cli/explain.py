@@ -8,8 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from fakedev.cli import options
-from fakedev.model.errors import RangeError
-from fakedev.model.ranges import ADDRESS_LIMIT, Range, parse_number, parse_range
+from fakedev.model.ranges import parse_span
 
 
 class Operation(StrEnum):
@@ -43,7 +42,7 @@ def explain(
     from fakedev.profiles.build import build_machine  # noqa: PLC0415
     from fakedev.profiles.loader import load_profile  # noqa: PLC0415
 
-    span = _span(address)
+    span = parse_span(address)
     overrides = list(settings or [])
     overrides += [f"kernel.version='{kernel}'"] if kernel else []
     overrides += [f"kernel.cmdline='{cmdline}'"] if cmdline else []
@@ -64,15 +63,6 @@ def explain(
     typer.echo(f"{span} on {machine.name}, kernel {machine.rules.version}:")
     for name, verdict in verdicts.items():
         _show(name, verdict)
-
-
-def _span(text: str) -> Range:
-    if "+" in text or ("-" in text and not text.startswith("-")):
-        return parse_range(text)
-    start = parse_number(text)
-    if start >= ADDRESS_LIMIT:
-        raise RangeError(f"{text} does not fit in 64 bits")
-    return Range(start, 1)
 
 
 def _show(name: str, verdict: dict[str, Any]) -> None:

@@ -1,22 +1,16 @@
 """A shell whose prompt says which machine it is in."""
 
-import contextlib
 import os
-import tempfile
-from collections.abc import Iterator
+import sys
 from pathlib import Path
 
 
-@contextlib.contextmanager
-def shell_command(machine: str, *, root: bool) -> Iterator[tuple[list[str], dict[str, str]]]:
-    """The user's shell as a command and the variables that give it a prompt."""
+def shell_command(machine: str) -> tuple[list[str], dict[str, str]]:
+    """The user's shell as a command, and the variables that give it a prompt."""
     shell = os.environ.get("SHELL") or "/bin/sh"
-    mark = "#" if root else "$"
-    variables = {"FAKEDEV_MACHINE": machine}
-    if Path(shell).name != "bash":
-        yield [shell, "-i"], {**variables, "PS1": f"[{machine}] {mark} "}
-        return
-    with tempfile.NamedTemporaryFile("w", prefix="fakedev-", suffix=".bashrc") as script:
-        script.write(f'[ -r ~/.bashrc ] && . ~/.bashrc\nPS1="[{machine}] \\w {mark} "\n')
-        script.flush()
-        yield [shell, "--rcfile", script.name, "-i"], variables
+    mark = f"[{machine}]"
+    variables = {"FAKEDEV_MACHINE": machine, "PS1": f"{mark} $ "}
+    if Path(shell).name == "bash":
+        # Start-up files set PS1 after us; this runs before each prompt and adds the name once.
+        variables["PROMPT_COMMAND"] = f'case $PS1 in *"{mark}"*) ;; *) PS1="{mark} $PS1";; esac'
+    return [shell, *(["-i"] if sys.stdin.isatty() else [])], variables

@@ -48,9 +48,8 @@ def shell(
     from fakedev.sandbox.foreground import exit_like  # noqa: PLC0415
 
     machine = _machine(profile, settings)
-    with shell_command(machine.name, root=role is options.Role.ROOT) as (command, variables):
-        status = _run(machine, command, role=role, name=name, quiet=quiet, variables=variables)
-    exit_like(status)
+    command, variables = shell_command(machine.name)
+    exit_like(_run(machine, command, role=role, name=name, quiet=quiet, variables=variables))
 
 
 def _machine(profile: str, settings: list[str] | None) -> "Machine":
@@ -79,12 +78,14 @@ def _run(
             options.note(
                 f"{path} cannot be shown on this host: nothing can be made there", quiet=quiet
             )
-        environment = {**os.environ, **_with_our_tools(), **(variables or {})}
+        path = _search_path(as_root=sandbox.as_root)
+        environment = {**os.environ, "PATH": path, **(variables or {})}
         return sandbox.run_foreground(command, plan=plan, env=environment)
 
 
-def _with_our_tools() -> dict[str, str]:
-    """PATH with the directory of `fakedev` itself behind the rest, so that `fakedev ctl` works inside."""
-    ours = str(Path(sys.argv[0]).absolute().parent)
-    path = os.environ.get("PATH", os.defpath)
-    return {} if ours in path.split(os.pathsep) else {"PATH": f"{path}{os.pathsep}{ours}"}
+def _search_path(*, as_root: bool) -> str:
+    """PATH, behind it the directory of `fakedev` itself, and those that root looks for tools in."""
+    path = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    more = [str(Path(sys.argv[0]).absolute().parent)]
+    more += ["/usr/local/sbin", "/usr/sbin", "/sbin"] if as_root else []
+    return os.pathsep.join([*path, *(place for place in more if place not in path)])

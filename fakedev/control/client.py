@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import socket
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -13,6 +14,10 @@ from fakedev.model.errors import ControlError, HostError
 
 VARIABLE = "FAKEDEV_CONTROL"
 SUFFIX = ".sock"
+
+
+class StoppedError(HostError):
+    """A machine whose process is stopped (Ctrl-Z): it answers when it is continued."""
 
 
 class Client:
@@ -27,6 +32,13 @@ class Client:
         except OSError as error:
             self._socket.close()
             raise HostError(f"no machine answers at {path}: {error.strerror}") from None
+        pid = stopped_peer(self._socket)
+        if pid:
+            self._socket.close()
+            name = path.name.removesuffix(SUFFIX)
+            raise StoppedError(
+                f"{name} is stopped (pid {pid}): continue it with fg, or kill -CONT {pid}"
+            )
         self._stream = self._socket.makefile("rb")
 
     def __enter__(self) -> Self:
@@ -56,12 +68,24 @@ class Client:
         raise ControlError(answer["error"]["message"])
 
 
+def stopped_peer(peer: socket.socket) -> int:
+    """The pid of a peer that is stopped, else 0."""
+    size = struct.calcsize("3i")
+    pid = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))[0]
+    with contextlib.suppress(OSError):
+        after_name = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2]
+        return int(pid) if after_name.split()[:1] == [b"T"] else 0
+    return 0
+
+
 def sockets(directory: Path) -> list[Path]:
     """Control sockets of machines that answer; those of machines that died are removed."""
     alive = []
     for path in sorted(directory.glob("*" + SUFFIX)):
         try:
             Client(path, timeout=2).close()
+        except StoppedError:
+            alive.append(path)
         except HostError:
             with contextlib.suppress(OSError):
                 path.unlink()
@@ -73,8 +97,14 @@ def sockets(directory: Path) -> list[Path]:
 def states(directory: Path) -> Iterator[dict[str, Any]]:
     """What each running machine says of itself."""
     for path in sockets(directory):
-        with contextlib.suppress(HostError, ControlError), Client(path, timeout=5) as client:
-            yield {"name": path.name.removesuffix(SUFFIX), **client.call("state")}
+        name = path.name.removesuffix(SUFFIX)
+        try:
+            with Client(path, timeout=5) as client:
+                yield {"name": name, **client.call("state")}
+        except StoppedError:
+            yield {"name": name, "stopped": True}
+        except (HostError, ControlError):
+            continue
 
 
 def find(directory: Path, name: str | None) -> Path:

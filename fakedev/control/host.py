@@ -1,6 +1,7 @@
 """A running machine: its service and its control socket, from start to clean end."""
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
@@ -9,6 +10,7 @@ from fakedev.control.client import SUFFIX, new_name
 from fakedev.control.server import ControlServer
 from fakedev.control.verbs import Verbs
 from fakedev.fuse.service import service_of
+from fakedev.model.errors import HostError
 from fakedev.model.machine import Machine
 from fakedev.sandbox.runtime import runtime_directory
 
@@ -30,6 +32,8 @@ class Control:
         directory: Path | None = None,
     ) -> None:
         directory = directory or runtime_directory()
+        if name is not None and not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", name):
+            raise HostError(f"not a name for a machine: {name!r}; letters, digits and . _ - only")
         self.name = name or new_name(directory, machine.name)
         self.socket = directory / (self.name + SUFFIX)
         about: dict[str, Any] = {"pid": os.getpid(), "command": command or []}

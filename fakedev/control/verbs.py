@@ -127,7 +127,14 @@ class Verbs:
         if not name or not name.isprintable():
             raise ControlError("claim: the name is empty or not printable", errno=errno.EINVAL)
         resource = self.machine.claim(span, name, exclusive=exclusive)
-        return {"range": str(span), "name": name, "exclusive": exclusive, "event": resource.since}
+        revoked = any(e.kind == "revoke" and e.number > resource.since for e in self.machine.events)
+        claimed = {
+            "range": str(span),
+            "name": name,
+            "exclusive": exclusive,
+            "event": resource.since,
+        }
+        return {**claimed, "revoked": revoked}
 
     def do_release(self, arguments: Arguments) -> dict[str, Any]:
         """A driver releases what it claimed."""

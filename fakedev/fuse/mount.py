@@ -78,6 +78,8 @@ def check_mountpoint(directory: str) -> None:
     try:
         is_directory = path.is_dir() or path.stat() is None
         mounted = path.is_mount()
+        if mounted:
+            os.statvfs(path)  # what stat says may be cached, this asks the server
     except OSError as error:
         if error.errno == errno.ENOTCONN:
             raise HostError(

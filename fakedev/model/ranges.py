@@ -90,6 +90,16 @@ def parse_range(text: str) -> Range:
     return Range(start, size)
 
 
+def parse_span(text: str) -> Range:
+    """A range, or the byte at an address."""
+    if "+" in text or "-" in text.strip()[1:]:
+        return parse_range(text)
+    start = parse_number(text)
+    if start >= ADDRESS_LIMIT:
+        raise RangeError(f"{text} does not fit in 64 bits")
+    return Range(start, 1)
+
+
 def page_round(span: Range) -> Range:
     """The whole pages that `span` touches."""
     start = span.start & ~PAGE_MASK

@@ -2,6 +2,7 @@
 
 import errno as _errno
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -97,10 +98,21 @@ def explain_fuse_open(number: int) -> Refusal:
     return Refusal(f"/dev/fuse cannot be opened: {os.strerror(number)}", "ls -l /dev/fuse")
 
 
+def _is_fuse_device() -> bool:
+    """Whether /dev/fuse is character device 10:229."""
+    status = os.stat("/dev/fuse")  # noqa: PTH116 - its device number is wanted
+    return stat.S_ISCHR(status.st_mode) and status.st_rdev == os.makedev(10, 229)
+
+
 def explain_fuse_mount(number: int) -> Refusal:
     """Say why mount(2) of the type fuse failed inside the namespace."""
     if number == _errno.ENODEV:
         return Refusal("this kernel has no FUSE", "sudo modprobe fuse")
+    if number == _errno.EINVAL and not _is_fuse_device():
+        return Refusal(
+            "/dev/fuse is not the FUSE device: something else was put in its place",
+            f"in a container: {_FUSE_DEVICE}; else: sudo umount /dev/fuse",
+        )
     if number in (_errno.EPERM, _errno.EACCES) and is_filtered():
         return Refusal(
             "a seccomp filter or security profile (a container's?) forbids mount(2)",

@@ -10,8 +10,12 @@ from fakedev.model.errors import HostError
 def runtime_directory() -> Path:
     """Return `$XDG_RUNTIME_DIR/fakedev`, or `/tmp/fakedev-UID`; made when missing, mode 0700.
 
+    Inside a machine it is the one that the machine's own socket lies in: uids are others there.
     Raises HostError when it belongs to somebody else or cannot be made.
     """
+    inside = os.environ.get("FAKEDEV_CONTROL")
+    if inside and os.access(os.path.dirname(inside), os.W_OK | os.X_OK):  # noqa: PTH120 - text
+        return private_directory(Path(inside).parent)
     base = os.environ.get("XDG_RUNTIME_DIR")
     uid = os.geteuid()
     if base and Path(base).is_absolute() and os.access(base, os.W_OK | os.X_OK):

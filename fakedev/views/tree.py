@@ -12,6 +12,7 @@ from fakedev.views.node import Attr, Directory, Node, Placeholder, Symlink, Text
 
 DEVMEM = "/dev/mem"
 IOMEM = "/proc/iomem"
+CMDLINE = "/proc/cmdline"
 
 
 class HostEntry(Protocol):
@@ -29,8 +30,10 @@ class HostEntry(Protocol):
 
 def listing(machine: Machine) -> dict[str, int]:
     """Every path of the machine's tree with its `st_mode`; directories that only hold others are left out."""
-    made = {IOMEM: stat.S_IFREG, **({DEVMEM: stat.S_IFREG} if machine.rules.devmem else {})}
-    return {**{path: file.mode for path, file in machine.files.items()}, **made}
+    rules = machine.rules
+    made = {IOMEM: True, CMDLINE: bool(rules.cmdline), DEVMEM: rules.devmem}
+    modes = {path: file.mode for path, file in machine.files.items()}
+    return modes | {path: stat.S_IFREG for path, there in made.items() if there}
 
 
 class Tree:
@@ -43,6 +46,9 @@ class Tree:
         for path, file in machine.files.items():
             self._place(path, _static(file))
         self._place(IOMEM, TextFile(lambda o: machine.iomem(privileged=o.privileged).encode()))
+        if machine.rules.cmdline:
+            text = machine.rules.cmdline.encode() + b"\n"
+            self._place(CMDLINE, TextFile(lambda _: text))
         if machine.rules.devmem:
             self._place(DEVMEM, DevMem(machine))
 

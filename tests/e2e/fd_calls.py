@@ -60,9 +60,10 @@ def tell(case: str, outcome: tuple[int, str | None], position: int | None = None
     print(json.dumps([case, *outcome, position]))
 
 
-def guarded(action: Callable[[], int]) -> tuple[int, str | None]:
+def guarded(action: Callable[[], Any]) -> tuple[int, str | None]:
+    """Result (0 for a function without one) and errno of a function of Python."""
     try:
-        return action(), None
+        return int(action() or 0), None
     except OSError as error:
         return -1, errno.errorcode[error.errno or 0]
 
@@ -114,7 +115,7 @@ def others(fd: int) -> None:
     import fcntl
 
     tell("ioctl-FIONREAD", guarded(lambda: int(bool(fcntl.ioctl(fd, FIONREAD, bytes(4))))))
-    tell("fsync", guarded(lambda: os.fsync(fd) or 0))
+    tell("fsync", guarded(lambda: os.fsync(fd)))
     tell("ftruncate", call("ftruncate", fd, 0))
     tell("fallocate", call("fallocate", fd, 0, 0, 4096))
     poll = select.poll()
@@ -123,7 +124,7 @@ def others(fd: int) -> None:
     lock = struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 10, 0)
     tell("flock-F_SETLK", guarded(lambda: int(not fcntl.fcntl(fd, F_SETLK, lock))))
     advice = os.POSIX_FADV_WILLNEED
-    tell("posix_fadvise", guarded(lambda: os.posix_fadvise(fd, 0, 4096, advice) or 0))
+    tell("posix_fadvise", guarded(lambda: os.posix_fadvise(fd, 0, 4096, advice)))
 
 
 def modes() -> None:

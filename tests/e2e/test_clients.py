@@ -3,6 +3,7 @@
 import os
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support import BIN, DATA, Host, need, need_sandbox
@@ -92,5 +93,5 @@ def test_the_end_of_a_tool_is_ours(host: Host, status: int, script: str) -> None
 def test_streams_pass_through(host: Host) -> None:
     need_sandbox()
     text = os.urandom(100_000)
-    done = host.run("fd-9000", "sh", "-c", "cat; echo aside >&2", input=text, text=False)
+    done: Any = host.run("fd-9000", "sh", "-c", "cat; echo aside >&2", input=text, text=False)
     assert (done.stdout, done.stderr) == (text, b"aside\n")

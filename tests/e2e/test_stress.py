@@ -4,16 +4,22 @@
 """
 
 import base64
+import contextlib
 import os
 import random
 import subprocess
 import sys
 import textwrap
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support import SOAK, TIMEOUT, Fault, Host, Running, compiled, need_sandbox, wait_for
+
+from fakedev.control.client import Client
+from fakedev.model.errors import ControlError
 
 HERE = Path(__file__).parent
 STRICT, WIDE = str(HERE / "strict.yaml"), str(HERE / "wide.yaml")
@@ -226,3 +232,40 @@ def test_two_processes_pass_a_word(host: Host, folder: Path, env: dict[str, str]
         running.release(PAGE)
         running.send("go\n")
         assert running.receive() == f"{4000 * SOAK}\n"
+
+
+@soaking
+@both_ways
+def test_claim_release_and_peek_race(host: Host, folder: Path, env: dict[str, str]) -> None:
+    """A claim is released by somebody else while its mappings are still being revoked."""
+    need_sandbox()
+    storm = compiled(HERE / "storm.c", folder)
+    turns = [0, 0, 0]
+    end = time.monotonic() + 4 * SOAK
+
+    def hammer(number: int, path: Path, verb: str, **args: str) -> None:
+        with Client(path, timeout=10) as client:
+            while time.monotonic() < end:
+                # What is claimed, or not, when its turn comes is refused; a hang is a HostError.
+                with contextlib.suppress(ControlError):
+                    client.call(verb, range=PAGE, **args)
+                    turns[number] += 1
+
+    with Running(host, STRICT, storm, hex(BOARD), "8", env=env) as running:
+        zeros = base64.b64encode(bytes(0x2000)).decode()
+        running.client.call("poke", address=hex(BOARD), base64=zeros)
+        assert running.receive() == "ready\n"
+        with ThreadPoolExecutor(3) as pool:
+            jobs = [
+                pool.submit(hammer, 0, running.socket, "claim", name="driver"),
+                pool.submit(hammer, 1, running.socket, "release"),
+                pool.submit(hammer, 2, running.socket, "peek"),
+            ]
+            for job in jobs:
+                job.result()
+        with contextlib.suppress(ControlError):
+            running.release(PAGE)
+        running.send_end()
+        _, _, stale, failures = (int(word) for word in running.receive().split())
+    assert (stale, failures) == (0, 0)
+    assert min(turns) > 10
