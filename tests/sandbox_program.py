@@ -34,7 +34,7 @@ def main() -> int:
     sandbox = Sandbox(TinyService(FILES), as_root=not options.user, control=options.control)
     status = sandbox.run_foreground(options.command)
     if options.control:
-        Path(options.control).unlink()
+        Path(options.control).unlink(missing_ok=True)
     return status
 
 

@@ -279,12 +279,12 @@ class Running:
         assert self.tool.stdin is not None
         self.tool.stdin.close()
 
-    def receive(self) -> str:
+    def receive(self, *, seconds: float = TIMEOUT / 3) -> str:
         """The next line of the tool's stdout."""
         assert self.tool.stdout is not None
         # One answer is on its way at a time, so that nothing waits in the stream's own buffer.
-        if not select.select([self.tool.stdout], [], [], TIMEOUT / 3)[0]:
-            pytest.fail(f"no answer within {TIMEOUT / 3:g} s: a hang")
+        if not select.select([self.tool.stdout], [], [], seconds)[0]:
+            pytest.fail(f"no answer within {seconds:g} s: a hang")
         return self.tool.stdout.readline()
 
     @property

@@ -204,7 +204,7 @@ def test_closing_the_second_alias_ends_the_tracking(world: World) -> None:
     second.store(BAR, 2)
     second.evict(BAR)
     coherence.released(second.alias)
-    assert coherence._owners._owner == {}
+    wait_for(lambda: coherence._owners._owner == {}, "the alias is forgotten")
     assert first.load(BAR) == 2
 
 

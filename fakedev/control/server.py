@@ -1,6 +1,7 @@
 """The control socket of a running machine."""
 
 import contextlib
+import errno
 import os
 import socket
 import struct
@@ -13,6 +14,10 @@ from fakedev.model.errors import ControlError, FakedevError, HostError
 
 _PEER = struct.Struct("3i")
 CONNECTION_LIMIT = 64
+# Reasons why accept fails for a while.
+SCARCE = frozenset(
+    {errno.ECONNABORTED, errno.EINTR, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+)
 
 
 class ControlServer:
@@ -25,6 +30,7 @@ class ControlServer:
         self._slots = threading.BoundedSemaphore(CONNECTION_LIMIT)
         self._peers: set[socket.socket] = set()
         self._lock = threading.Lock()
+        self._closing = threading.Event()
         self._bind()
         self._thread = threading.Thread(target=self._accept, name="fakedev-control", daemon=True)
         self._thread.start()
@@ -44,6 +50,7 @@ class ControlServer:
 
     def close(self) -> None:
         """Stop listening, hang up on everybody, and remove the socket."""
+        self._closing.set()
         self.path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
@@ -59,14 +66,20 @@ class ControlServer:
         while True:
             try:
                 peer, _ = self._socket.accept()
-            except OSError:
-                return
+            except OSError as error:
+                if error.errno not in SCARCE:
+                    return
+                self._closing.wait(0.05)  # until somebody gives a descriptor back
+                continue
             if _peer_uid(peer) not in {os.geteuid(), 0} or not self._slots.acquire(blocking=False):
                 peer.close()
                 continue
             with self._lock:
                 self._peers.add(peer)
-            threading.Thread(target=self._serve, args=(peer,), daemon=True).start()
+            try:
+                threading.Thread(target=self._serve, args=(peer,), daemon=True).start()
+            except RuntimeError:  # no more threads: this peer has to come again
+                self._drop(peer)
 
     def _serve(self, peer: socket.socket) -> None:
         with peer, contextlib.suppress(OSError):
@@ -77,6 +90,10 @@ class ControlServer:
                     peer.sendall(protocol.encode(protocol.failure(None, error)))
                     break
                 peer.sendall(protocol.encode(self._answer(line, peer)))
+        self._drop(peer)
+
+    def _drop(self, peer: socket.socket) -> None:
+        peer.close()
         with self._lock:
             self._peers.discard(peer)
         self._slots.release()

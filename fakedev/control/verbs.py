@@ -15,6 +15,8 @@ from fakedev.model.ranges import Range, parse_number, parse_range
 from fakedev.model.verdict import Verdict
 
 PEEK_LIMIT = 16 << 20
+NAME_LIMIT = 255
+LONGEST_WAIT = 10.0**7
 _MISSING: Any = object()
 
 
@@ -35,6 +37,14 @@ class Arguments:
         ):
             raise self._error(f"{name!r} is not a {kind.__name__}")
         return value
+
+    def seconds(self, name: str) -> float | None:
+        """An optional time. Raises ControlError (EINVAL)."""
+        value = self._values.pop(name, None)
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value is not None and not (number and 0 <= value <= LONGEST_WAIT):
+            raise self._error(f"{name!r} is a number of seconds up to {LONGEST_WAIT:.0f}")
+        return None if value is None else float(value)
 
     def range(self) -> Range:
         """The argument `range`."""
@@ -124,10 +134,11 @@ class Verbs:
         name = arguments.take("name", str)
         exclusive = arguments.take("exclusive", bool, default=False)
         arguments.finish()
-        if not name or not name.isprintable():
-            raise ControlError("claim: the name is empty or not printable", errno=errno.EINVAL)
+        if not name or not name.isprintable() or len(name) > NAME_LIMIT:
+            message = f"claim: a name is 1 to {NAME_LIMIT} printable characters"
+            raise ControlError(message, errno=errno.EINVAL)
         resource = self.machine.claim(span, name, exclusive=exclusive)
-        revoked = any(e.kind == "revoke" and e.number > resource.since for e in self.machine.events)
+        revoked = self.machine.policy.should_revoke(resource) is not None
         claimed = {
             "range": str(span),
             "name": name,
@@ -192,7 +203,7 @@ class Verbs:
         """The first event of a kind after `since` (default: from now on). ETIMEDOUT after `timeout`."""
         kind = arguments.take("event", str)
         since = arguments.take("since", int, default=self.machine.now)
-        timeout = arguments.take("timeout", (int, float), default=None)  # type: ignore[arg-type]
+        timeout = arguments.seconds("timeout")
         arguments.finish()
         return event_json(_wait(self.machine, kind, since, timeout, gone))
 

@@ -11,13 +11,12 @@ An *alias* is one kernel inode through which pages of physical memory are mapped
   flight, and for the write-back of dirty pages.
 * **The owner of a page is always served at once**, even while its page is being recalled: the
   recall may be waiting for exactly that read. Such a read is noted and the recall is repeated.
-* **A page is only ever recalled from its owner**: anyone else who reads it waits in the queue with
-  the page locked, and an invalidation of that alias would wait for the queue. For the same reason
-  read-ahead over several pages that would need a recall is refused with EIO: the kernel then reads
-  page by page.
-* **A revoke comes behind every read that was judged before it.** A read is judged and queued in one
-  step under the lock, and a revoke is queued under the lock after the policy has changed: when
-  it runs, no queued read holds a page of the range.
+* **A page that is locked by a queued request is never invalidated**: the invalidation would wait for
+  the queue. `_waiting` knows these pages; there is nothing in them to recall, and the request is
+  judged again when its turn comes. For the same reason read-ahead over several pages that would
+  need a recall is refused with EIO: the kernel then reads page by page.
+* **Owners change only on the notifier thread**, but for pages that nobody owned: what was found to
+  be an owner still is one when its page is recalled.
 * **A revoked page never heals.** After a revoke, or a fault that the policy refused, the inode that
   had it keeps it lost until its last descriptor and mapping are gone. Later opens get a new inode.
 """
@@ -33,7 +32,7 @@ from fakedev.fuse.deferred import Deferred
 from fakedev.fuse.owners import Alias, Owners
 from fakedev.model.effects import Effect, Reopened, Revoke
 from fakedev.model.machine import Machine
-from fakedev.model.ranges import PAGE_SIZE, Range, page_round
+from fakedev.model.ranges import PAGE_SHIFT, PAGE_SIZE, Range, page_round
 from fakedev.views.devmem import DevMemHandle
 from fakedev.views.node import Buffers, Refused
 
@@ -62,6 +61,7 @@ class Coherence:
         self._owners = Owners()
         self._aliases = self._owners.aliases
         self._recall: _Recall | None = None
+        self._waiting: set[tuple[Alias, int]] = set()
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -90,6 +90,11 @@ class Coherence:
         """A descriptor and all its mappings are gone."""
         with self._lock:
             alias.opens -= 1
+            if alias.opens == 0 and alias.filled:
+                self._defer(lambda: self._forget(alias))
+
+    def _forget(self, alias: Alias) -> None:
+        with self._lock:
             if alias.opens == 0:
                 self._owners.drop(alias)
 
@@ -103,13 +108,15 @@ class Coherence:
             if self._must_wait(span, alias):
                 if size > PAGE_SIZE:
                     raise Refused(errno.EIO)
-                raise self._defer(lambda: self._grant(alias, handle, offset, size))
+                raise self._defer_locked(
+                    alias, span, lambda: self._grant(alias, handle, offset, size)
+                )
             return data
 
     def _must_wait(self, span: Range, alias: Alias) -> bool:
         """True when others may cache pages of `span`; else they are now the alias's own."""
         if len(self._aliases) > 1:
-            if self._owners.held(span, alias):
+            if self._held(span, alias):
                 return True
             self._owners.own(span, alias)
         recall = self._recall
@@ -137,7 +144,7 @@ class Coherence:
         if aliases and (len(aliases) > 1 or aliases[0] is not alias):
             span = handle.span(offset, size)
             with self._lock:
-                if self._owners.held(span, alias):
+                if self._held(span, alias):
                     raise self._defer(
                         lambda: self._without(span, alias, lambda: handle.read(offset, size))
                     )
@@ -160,8 +167,12 @@ class Coherence:
         """
         span = handle.span(offset, len(data))
         with self._lock:
+            if alias.lost and alias.lost.overlaps(span):
+                raise Refused(errno.EIO)  # a written page would heal the mapping
             if not alias.filled:
                 self._owners.register(alias)
+            if alias.lost.overlaps(page_round(span)):
+                raise Refused(errno.EIO)  # it would put the page into the cache again
             if not self._must_wait(span, alias):
                 return handle.write(offset, data)
             kept = memoryview(bytes(data))
@@ -170,7 +181,9 @@ class Coherence:
                 self._owners.own(span, alias)
                 return handle.write(offset, kept)
 
-            raise self._defer(lambda: self._without(span, alias, take, patience=None))
+            raise self._defer_locked(
+                alias, span, lambda: self._without(span, alias, take, patience=None)
+            )
 
     # -- the machine's side -------------------------------------------------------------------
 
@@ -204,6 +217,35 @@ class Coherence:
         deferred = Deferred(job)
         self.submit(deferred.run)
         return deferred
+
+    def _defer_locked(self, alias: Alias, span: Range, job: Callable[[], Any]) -> Deferred:
+        """Queue a job whose request holds the lock of a page of `alias` until it is answered."""
+        mark = alias, span.start >> PAGE_SHIFT
+        self._waiting.add(mark)
+
+        def run() -> Any:
+            with self._lock:
+                self._waiting.discard(mark)
+            return job()
+
+        return self._defer(run)
+
+    def _held(self, span: Range, but: Alias | None) -> list[tuple[Alias, Range]]:
+        """Who but `but` may cache pages of `span`, and which."""
+        held = self._owners.held(span, but)
+        if not self._waiting:
+            return held
+        return [(alias, part) for alias, run in held for part in self._unlocked(alias, run)]
+
+    def _unlocked(self, alias: Alias, span: Range) -> list[Range]:
+        """`span` without the pages that a queued request of `alias` has locked."""
+        pages = range(span.start >> PAGE_SHIFT, (span.end - 1 >> PAGE_SHIFT) + 1)
+        parts, at = [], pages.start
+        for page in sorted(p for a, p in self._waiting if a is alias and p in pages):
+            parts += [(at, page)] if at < page else []
+            at = page + 1
+        parts += [(at, pages.stop)] if at < pages.stop else []
+        return [Range(a << PAGE_SHIFT, b - a << PAGE_SHIFT) for a, b in parts]
 
     def _work(self) -> None:
         while (job := self._next_job()) is not None:
@@ -252,7 +294,7 @@ class Coherence:
         """Do `action` under the lock when nobody but `but` caches a page of `span`."""
         while True:
             with self._lock:
-                held = self._owners.held(span, but)
+                held = self._held(span, but)
                 if not held:
                     return action()
                 recall = self._recall = _Recall(span, but)
@@ -276,11 +318,11 @@ class Coherence:
 
     def _revoke(self, span: Range) -> None:
         with self._lock:
-            held = list(self._aliases)
-            for alias in held:
+            for alias in self._aliases:
                 alias.lost.add(span)
-        for alias in held:
-            alias.invalidate(span)
+            held = [(a, part) for a in self._aliases for part in self._unlocked(a, span)]
+        for alias, part in held:
+            alias.invalidate(part)
 
     def _expire_lost(self, span: Range) -> None:
         """Pages can be mapped again: by inodes that never lost them."""

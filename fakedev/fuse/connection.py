@@ -62,9 +62,11 @@ class Connection:
     def _work(self) -> None:
         """Take turns: one worker reads requests until a long answer makes it let another one lead."""
         buffer = memoryview(mmap.mmap(-1, BUFFER_SIZE))  # zeroed when it is used, not now
-        while (long := self._lead(buffer)) is not None:
-            self._read(*long)
-        self._leave()
+        try:
+            while (long := self._lead(buffer)) is not None:
+                self._read(*long)
+        finally:
+            self._leave()
 
     def _lead(self, buffer: memoryview) -> tuple[int, int, int, int, int, int] | None:
         """Serve until a long READ comes, and return that; None when the mount is gone.
@@ -138,9 +140,9 @@ class Connection:
             self._reply(unique, [], error.errno)
         elif isinstance(error, Deferred):
             error.when_done(lambda: self._answer_late(unique, error))
-        else:  # a bug must not leave the caller in D state
+        else:  # a bug, or no memory: neither the caller nor this worker may be lost to it
             self._reply(unique, [], errno.EIO)
-            raise error
+            self.session.tree.machine.record("error", f"request {unique}: {error!r}")
 
     def _answer_late(self, unique: int, deferred: Deferred) -> None:
         try:

@@ -182,9 +182,10 @@ class Session:
 
     def _alias(self, nodeid: int, node: DevMem, parent: int, name: bytes) -> Alias:
         def invalidate(span: Range) -> None:
-            start = max(span.start, node.base)
-            if span.end > start:
-                self.notify(wire.inval_inode(nodeid, start - node.base, span.end - start))
+            start = max(span.start - node.base, 0)
+            end = min(span.end - node.base, wire.OFFSET_LIMIT)  # no file offset is beyond
+            if end > start:
+                self.notify(wire.inval_inode(nodeid, start, end - start))
 
         return Alias(
             invalidate=invalidate, expire=lambda: self.notify(wire.inval_entry(parent, name))

@@ -12,6 +12,7 @@ KERNEL_VERSION = 7
 KERNEL_MINOR_VERSION = 38
 MINIMUM_MINOR = 31
 ROOT_ID = 1
+OFFSET_LIMIT = (1 << 63) - 1
 
 # INIT flags (bits 32 and up travel in flags2).
 ASYNC_READ = 1 << 0

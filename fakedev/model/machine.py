@@ -61,6 +61,9 @@ class Machine:
         self.files = dict(files or {})
         self.high_memory = high_memory
         self.lock = threading.RLock()
+        self._verbs = (
+            threading.RLock()
+        )  # held until the effects of a verb are done: they keep its order
         self.policy = Policy(tree, rules, high_memory=high_memory)
         self.events: deque[Event] = deque(maxlen=LOG_LENGTH)
         self.subscribers: list[Callable[[Effect], None]] = []
@@ -126,7 +129,7 @@ class Machine:
     def _survives(self, address: int, size: int, opened: int) -> bool:
         """Kernels that do not revoke leave mappings alive that are older than the claim."""
         return any(
-            since > opened and span.start <= address and address + size <= span.end
+            since > opened and page_round(span).start <= address < page_round(span).end
             for span, since in self._survivors
         )
 
@@ -145,17 +148,20 @@ class Machine:
     def claim(self, span: Range | str, name: str, *, exclusive: bool = False) -> Resource:
         """A driver's `request_mem_region`: raises ResourceConflictError (EBUSY) with who is in the way."""
         span = _span(span)
-        flags = IORESOURCE_EXCLUSIVE if exclusive else 0
+        with self._verbs:
+            return self._claim(span, name, IORESOURCE_EXCLUSIVE if exclusive else 0)
+
+    def _claim(self, span: Range, name: str, flags: int) -> Resource:
         with self.lock:
             resource = self.tree.request_region(span.start, span.size, name, flags)
             resource.since = self._count + 1
             self._claims.append(resource)
             self._recompile([span])
             revoked = self.policy.should_revoke(resource)
-            verb = "exclusively claimed" if exclusive else "claimed"
+            verb = "exclusively claimed" if flags else "claimed"
             self.record("claim", f"{span} {verb} by {name}", span)
             if revoked is None:
-                self._survivors.append((page_round(span), self._count))
+                self._survivors.append((span, self._count))
         if revoked is not None:
             self._publish([Revoke(revoked, name)])
             self.record("revoke", f"mappings of {revoked} revoked: claimed by {name}", revoked)
@@ -164,6 +170,10 @@ class Machine:
     def release(self, span: Range | str) -> None:
         """A driver's `release_mem_region`: needs the exact range of a claim, else ControlError."""
         span = _span(span)
+        with self._verbs:
+            self._release(span)
+
+    def _release(self, span: Range) -> None:
         with self.lock:
             if not self.tree.release_region(span.start, span.size):
                 raise ControlError(
@@ -177,29 +187,30 @@ class Machine:
     def peek(self, span: Range | str) -> bytes:
         """The bytes that are there, whoever owns them; stores through live mappings are seen."""
         span = _span(span)
-        data: bytes = self.settle(span, lambda: self.memory.read(span.start, span.size))
+        data: bytes = self.settle(span, self._locked(lambda: self.memory.read(*span)))
         return data
 
     def poke(self, address: int, data: bytes) -> None:
         """Put bytes into memory behind the kernel's back. MemoryLayoutError where there is none."""
         span = Range(address, len(data))
-        self.settle(span, lambda: self.memory.place(address, data))
+        self.settle(span, self._locked(lambda: self.memory.place(address, data)))
         self.record("poke", f"{len(data)} bytes at {address:#x}", span)
 
     def reset(self) -> None:
         """Memory and claims as they were at boot. Mappings of claimed ranges stay dead."""
+        with self._verbs:
+            self._reset()
+
+    def _reset(self) -> None:
         with self.lock:
             spans = [Range(r.start, r.end - r.start + 1) for r in self._claims]
             for span in spans:
                 self.tree.release_region(span.start, span.size)
             self._forget_claims(spans)
             self._recompile(spans)
-        self.settle(Range(0, self.top), self._restore)
+        self.settle(Range(0, self.top), self._locked(lambda: self.memory.restore(self._boot)))
         self.record("reset", "memory and claims are as they were at boot")
         self._publish([Reopened(page_round(span)) for span in spans])
-
-    def _restore(self) -> None:
-        self.memory.restore(self._boot)
 
     def iomem(self, *, privileged: bool = True) -> str:
         """`/proc/iomem` for an opener with or without CAP_SYS_ADMIN."""
@@ -240,6 +251,15 @@ class Machine:
             watcher(event)
         return event
 
+    def _locked(self, action: Callable[[], T]) -> Callable[[], T]:
+        """`action` under the machine's lock: memory is changed by one at a time."""
+
+        def act() -> T:
+            with self.lock:
+                return action()
+
+        return act
+
     def _publish(self, effects: Iterable[Effect]) -> None:
         for effect in effects:
             for subscriber in tuple(self.subscribers):
@@ -252,8 +272,7 @@ class Machine:
     def _forget_claims(self, spans: list[Range]) -> None:
         gone = set(spans)
         self._claims = [r for r in self._claims if Range(r.start, r.end - r.start + 1) not in gone]
-        freed = {page_round(span) for span in spans}
-        self._survivors = [(span, since) for span, since in self._survivors if span not in freed]
+        self._survivors = [(span, since) for span, since in self._survivors if span not in gone]
 
     def _claims_text(self) -> str:
         held = ", ".join(f"{r.start:08x}-{r.end:08x} ({r.name})" for r in self._claims)

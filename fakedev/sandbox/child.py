@@ -23,8 +23,9 @@ _MOST_SKIPPED = 20
 class Order(NamedTuple):
     """Everything the child needs, made before the fork.
 
-    `launcher` is the pid of the process that forks, `default_signals` are those that the launcher
-    ignores for its own reasons, `before_exec` is the caller's own `preexec_fn`.
+    `launcher` is the pid of the process that forks, `launchers_end` its end of the socket,
+    `default_signals` are those that the launcher ignores for its own reasons, `before_exec` is the
+    caller's own `preexec_fn`.
     """
 
     plan: Plan
@@ -32,6 +33,7 @@ class Order(NamedTuple):
     ids: Ids
     socket: socket.socket
     launcher: int
+    launchers_end: int
     unlink: str | None = None
     foreground: bool = False
     default_signals: Collection[int] = ()
@@ -54,6 +56,8 @@ def become_tool(order: Order) -> None:
     """
     step = _Step()
     try:
+        # As long as we hold the launcher's end ourselves, its death would leave us waiting for ever.
+        os.close(order.launchers_end)
         skipped = _build(order, step)
         step.name = "fork"
         _split(order, skipped)

@@ -137,6 +137,7 @@ class Sandbox:
             ids=inside_ids(as_root=self.as_root),
             socket=there,
             launcher=os.getpid(),
+            launchers_end=here.fileno(),
             unlink=self._control,
             foreground=foreground,
             default_signals=tuple(default_signals),

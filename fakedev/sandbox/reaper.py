@@ -97,6 +97,9 @@ class _Reaper:
         self._stopped = False
         self._ordered = False
         self._launcher_stops = 0  # reported, and not yet over
+        self._group = os.getpgrp()
+        # Out of the tool's group: a `kill -9` of the whole group leaves somebody to clean up.
+        os.setpgid(0, 0)
 
     def run(self) -> int:
         """Return the raw wait status of the tool when nothing of the sandbox is left."""
@@ -112,6 +115,8 @@ class _Reaper:
                 else:
                     self._on_order()
         terminate_descendants(grace=GRACE)
+        if self._orders.foreground:
+            self._unlink()  # the launcher ends with the tool, and may be killed on the way
         self._check_launcher()
         self._report(ENDED, self._status)
         return self._status
@@ -148,11 +153,15 @@ class _Reaper:
     def _destroy(self) -> NoReturn:
         """End everything at once, because nobody is left to serve it or it was asked for."""
         kill_descendants()
-        if self._orders.unlink is not None and self._orphaned():
-            with contextlib.suppress(OSError):
-                os.unlink(self._orders.unlink)  # noqa: PTH108 - plain os calls after a fork
+        if self._orphaned():
+            self._unlink()
         self._report(ENDED, signal.SIGKILL)
         _end_like(signal.SIGKILL)
+
+    def _unlink(self) -> None:
+        if self._orders.unlink is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(self._orders.unlink)  # noqa: PTH108 - plain os calls after a fork
 
     def _orphaned(self) -> bool:
         """Whether the launcher is dead; its socket closes a moment before it counts as dead."""
@@ -195,7 +204,7 @@ class _Reaper:
         if self._status is not None:
             return
         with contextlib.suppress(OSError):
-            leads = os.getpgid(self._tool) != os.getpgrp()
+            leads = os.getpgid(self._tool) != self._group
             if group and leads:
                 os.killpg(os.getpgid(self._tool), number)
             else:

@@ -14,13 +14,28 @@ def runtime_directory() -> Path:
     Raises HostError when it belongs to somebody else or cannot be made.
     """
     inside = os.environ.get("FAKEDEV_CONTROL")
-    if inside and os.access(os.path.dirname(inside), os.W_OK | os.X_OK):  # noqa: PTH120 - text
-        return private_directory(Path(inside).parent)
+    if inside and _is_private(Path(inside).parent):
+        return Path(inside).parent
     base = os.environ.get("XDG_RUNTIME_DIR")
     uid = os.geteuid()
     if base and Path(base).is_absolute() and os.access(base, os.W_OK | os.X_OK):
         return private_directory(Path(base) / "fakedev")
-    return private_directory(Path(f"/tmp/fakedev-{uid}"))  # noqa: S108 - owner and mode are checked
+    names = [f"/tmp/fakedev-{uid}", *(f"/tmp/fakedev-{uid}-{n}" for n in range(1, 9))]  # noqa: S108 - owner and mode are checked
+    for name in names[:-1]:
+        # In a user namespace another user may have the same number, and the name.
+        if not os.path.lexists(name) or Path(name).lstat().st_uid == uid:
+            return private_directory(Path(name))
+    return private_directory(Path(names[-1]))
+
+
+def _is_private(path: Path) -> bool:
+    """Whether it is a directory of this user that nobody else may enter."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return False
+    mine = status.st_uid == os.geteuid() and not status.st_mode & 0o077
+    return mine and stat.S_ISDIR(status.st_mode) and os.access(path, os.W_OK | os.X_OK)
 
 
 def private_directory(path: Path) -> Path:

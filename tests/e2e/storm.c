@@ -3,7 +3,7 @@
  *   storm ADDRESS PROCESSES
  *
  * Each process has a word of its own in the page at ADDRESS, which is claimed and released from outside, and one in
- * the page after it, which never is. It stores an ever higher number in both and reads them back. When a store or load
+ * the page after it, which never is. It stores an ever higher number in both, from what is there on, and reads them back. When a store or load
  * meets SIGBUS it opens and maps anew, until it may; then both words must hold what it stored last. Ends when stdin
  * does, and prints one line: stores, faults, words that were not what they should be, other failures.
  *
@@ -15,6 +15,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdint.h>
@@ -26,7 +27,7 @@
 
 enum { PAGE = 4096, MOST = 64 };
 
-struct tally { uint64_t stores, faults, stale, failures; };
+struct tally { uint64_t stores, faults, stale, failures; volatile int ready; };
 static struct tally *tallies;
 static volatile int *stop;
 static sigjmp_buf back;
@@ -88,6 +89,15 @@ static void run(off_t address, int word, struct tally *tally)
     static volatile uint64_t first, second;
     struct sigaction action = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO};
     sigaction(SIGBUS, &action, NULL);
+    int fd;
+    volatile uint64_t *words = map(address, &fd);
+    if (words) { /* counting goes on from what is there */
+        first = words[word];
+        second = words[PAGE / 8 + word];
+        munmap((void *)words, 2 * PAGE);
+        close(fd);
+    }
+    tally->ready = 1;
     while (!*stop)
         work(address, word, tally, &first, &second);
     _exit(0);
@@ -111,7 +121,7 @@ static int pong(off_t address, uint64_t turns)
     for (uint64_t turn = 0; turn < turns; turn++) {
         uint64_t mine = 2 * turn + (child == 0);
         while (*ours != mine)
-            ;
+            sched_yield();
         *ours = mine + 1;
     }
     if (child == 0)
@@ -137,6 +147,9 @@ int main(int count, char **words)
     for (int n = 0; n < processes; n++)
         if (fork() == 0)
             run(address, n, tallies + n);
+    for (int n = 0; n < processes; n++)
+        while (!tallies[n].ready)
+            usleep(1000);
     printf("ready\n");
     fflush(stdout);
     char byte;

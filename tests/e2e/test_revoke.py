@@ -204,3 +204,19 @@ def test_reset_reopens(machine: Any) -> None:
         assert agent("load", mapped, 0x1008, 8) == BOARD + 0x1008
         fresh = agent.map(agent.open(), BOARD, 0x1000)
         assert agent("load", fresh, 8, 8) == BOARD + 8
+
+
+@both_ways
+def test_a_write_does_not_heal_a_mapping(machine: Any, env: dict[str, str]) -> None:
+    """After the release the old descriptor may write again; its dead mapping stays dead."""
+    with machine(STRICT, env=env) as running:
+        agent = running.agent
+        fd = agent.open()
+        mapped = agent.map(fd, BOARD, 0x2000)
+        assert agent("load", mapped, 8, 8) == BOARD + 8
+        running.claim(PAGE)
+        running.release(PAGE)
+        # A whole page: a page cache need not read it first. Through such a cache it may be refused.
+        assert agent("pwrite", fd, BOARD, "5a" * 4096) in (4096, Refusal("EIO"))
+        assert agent("load", mapped, 8, 8) == bus(8)
+        assert agent("load", mapped, 0x1008, 8) == BOARD + 0x1008
