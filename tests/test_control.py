@@ -227,3 +227,12 @@ def test_closing_hangs_up_and_removes_the_socket(machine: Machine, tmp_path: Pat
 def test_two_machines_of_one_name(server: ControlServer, machine: Machine) -> None:
     with pytest.raises(HostError, match="--name"):
         ControlServer(server.path, Verbs(machine))
+
+
+def test_the_socket_of_a_dead_machine_is_taken_over(machine: Machine, tmp_path: Path) -> None:
+    dead = socket.socket(socket.AF_UNIX)
+    dead.bind(str(tmp_path / "dead.sock"))
+    dead.close()
+    server = ControlServer(tmp_path / "dead.sock", Verbs(machine))
+    assert raw(server, b'{"verb":"state"}\n')[0]["ok"]
+    server.close()

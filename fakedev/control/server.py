@@ -36,6 +36,7 @@ class ControlServer:
         self._thread.start()
 
     def _bind(self) -> None:
+        self._remove_stale()
         old = os.umask(0o177)
         try:
             self._socket.bind(str(self.path))
@@ -47,6 +48,15 @@ class ControlServer:
         finally:
             os.umask(old)
         self._socket.listen(16)
+
+    def _remove_stale(self) -> None:
+        """Remove the socket of a machine that died without cleaning up."""
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(1)
+            try:
+                probe.connect(str(self.path))
+            except ConnectionRefusedError:
+                self.path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Stop listening, hang up on everybody, and remove the socket."""

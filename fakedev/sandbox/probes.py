@@ -116,23 +116,26 @@ def run_layer(stage: str) -> str:
 def plain_mount(helper: str, directory: str) -> str:
     """Mount on `directory` with fusermount3 and unmount again."""
     ours, theirs = socket.socketpair()
-    command = [helper, "-o", "fsname=fakedev-doctor", "--", directory]
-    environment = os.environ | {"_FUSE_COMMFD": str(theirs.fileno())}
-    done = subprocess.run(
-        command,
-        env=environment,
-        pass_fds=[theirs.fileno()],
-        stderr=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise ProbeError("fusermount", 0, done.stderr.strip() or f"status {done.returncode}")
-    _data, descriptors, _flags, _address = socket.recv_fds(ours, 1, 1)
-    subprocess.run([helper, "-u", "-z", "--", directory], check=False, stderr=subprocess.DEVNULL)
-    for descriptor in descriptors:
-        os.close(descriptor)
-    return ""
+    with ours, theirs:
+        command = [helper, "-o", "fsname=fakedev-doctor", "--", directory]
+        environment = os.environ | {"_FUSE_COMMFD": str(theirs.fileno())}
+        done = subprocess.run(
+            command,
+            env=environment,
+            pass_fds=[theirs.fileno()],
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise ProbeError("fusermount", 0, done.stderr.strip() or f"status {done.returncode}")
+        _data, descriptors, _flags, _address = socket.recv_fds(ours, 1, 1)
+        subprocess.run(
+            [helper, "-u", "-z", "--", directory], check=False, stderr=subprocess.DEVNULL
+        )
+        for descriptor in descriptors:
+            os.close(descriptor)
+        return ""
 
 
 def exact_layer() -> str:
