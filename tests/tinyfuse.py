@@ -81,6 +81,9 @@ class TinyService:
         for entry in entries:
             node.children[entry.name] = Node(entry.mode, rdev=entry.rdev, target=entry.target)
 
+    def prepare(self) -> None:
+        pass
+
     def attach(self, fuse_fd: int, *, as_root: bool, uid: int, gid: int) -> "TinyConnection":
         self.attached.append((as_root, uid, gid))
         connection = TinyConnection(self.root, fuse_fd, uid, gid)

@@ -101,9 +101,10 @@ class Coherence:
     def fault(self, alias: Alias, handle: DevMemHandle, offset: int, size: int) -> Buffers:
         """Pages for the page cache of `alias`. Raises Refused, or Deferred if another alias has them."""
         with self._lock:
+            alone = alias.filled and len(self._aliases) == 1 and self._recall is None
+            if alone and alias.lost.empty:
+                return self._pages(alias, handle, offset, size)
             data = self._judge(alias, handle, offset, size)
-            if len(self._aliases) == 1 and self._recall is None:
-                return data
             span = handle.span(offset, size)
             if self._must_wait(span, alias):
                 if size > PAGE_SIZE:
@@ -128,9 +129,13 @@ class Coherence:
         """The pages, if this inode may have them."""
         if not alias.filled:
             self._owners.register(alias)
-        if alias.lost and alias.lost.overlaps(handle.span(offset, size)):
+        if not alias.lost.empty and alias.lost.overlaps(handle.span(offset, size)):
             verdict = handle.explain(offset, size)
             raise Refused(verdict.errno or errno.EIO, verdict)
+        return self._pages(alias, handle, offset, size)
+
+    @staticmethod
+    def _pages(alias: Alias, handle: DevMemHandle, offset: int, size: int) -> Buffers:
         try:
             return handle.fault(offset, size)
         except Refused:
@@ -167,12 +172,10 @@ class Coherence:
         """
         span = handle.span(offset, len(data))
         with self._lock:
-            if alias.lost and alias.lost.overlaps(span):
+            if alias.lost.overlaps(span):
                 raise Refused(errno.EIO)  # a written page would heal the mapping
             if not alias.filled:
                 self._owners.register(alias)
-            if alias.lost.overlaps(page_round(span)):
-                raise Refused(errno.EIO)  # it would put the page into the cache again
             if not self._must_wait(span, alias):
                 return handle.write(offset, data)
             kept = memoryview(bytes(data))

@@ -20,6 +20,7 @@ WORKERS = 2
 BUFFER_SIZE = MAX_TRANSFER + 8192
 IOV_LIMIT = 1000
 LONG_READ = 128 << 10
+WRITEV = os.writev
 HEADER_SIZE, PACK_HEADER = wire.OUT_HEADER.size, wire.OUT_HEADER.pack
 AGAIN = frozenset({errno.EINTR, errno.EAGAIN, errno.ENOENT})
 
@@ -74,7 +75,7 @@ class Connection:
         A second thread that waits for requests too would get every other one, and each would pay
         for waking it and for the interpreter's lock.
         """
-        receive, read = self._file.readinto, self._read
+        receive, read, reply = self._file.readinto, self.session.read, self._reply
         unpack, read_size = wire.READ_MESSAGE.unpack_from, wire.READ_MESSAGE.size
         with self._turn:
             while True:
@@ -89,7 +90,12 @@ class Connection:
                     if code == wire.READ and not more:
                         if count >= LONG_READ:
                             return unique, pid, fh, offset, count, flags
-                        read(unique, pid, fh, offset, count, flags)
+                        try:
+                            body = read(pid, fh, offset, count, flags)
+                        except Exception as error:  # noqa: BLE001 - told apart there
+                            self._excuse(unique, error)
+                        else:
+                            reply(unique, body)
                         continue
                 if not length:
                     return None
@@ -153,14 +159,15 @@ class Connection:
             self._reply(unique, body)
 
     def _reply(self, unique: int, body: Body, error: int = 0) -> None:
-        if len(body) == 1:
-            length = HEADER_SIZE + len(body[0])
-        else:
+        try:
+            if len(body) == 1:
+                part = body[0]
+                WRITEV(self._fd, (PACK_HEADER(HEADER_SIZE + len(part), -error, unique), part))
+                return
             if len(body) > IOV_LIMIT:
                 body = [b"".join(body)]
             length = HEADER_SIZE + sum(map(len, body))
-        try:
-            os.writev(self._fd, (PACK_HEADER(length, -error, unique), *body))
+            WRITEV(self._fd, (PACK_HEADER(length, -error, unique), *body))
         except OSError:
             return  # ENOENT: interrupted; ENODEV: the mount is gone
 

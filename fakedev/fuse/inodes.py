@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from fakedev.fuse import wire
 from fakedev.fuse.owners import Alias
+from fakedev.views.devmem import DevMemHandle
 from fakedev.views.node import Handle, Node
 
 
@@ -21,11 +22,16 @@ class Inode:
 
 @dataclass(slots=True, eq=False)
 class OpenFile:
-    """A descriptor. `names` is the listing of an open directory, fixed at its first entry."""
+    """A descriptor.
+
+    `device` is the handle again if it is one of physical memory; `names` is the listing of an open
+    directory, fixed at its first entry.
+    """
 
     inode: Inode
     handle: Handle | None = None
     alias: Alias | None = None
+    device: DevMemHandle | None = None
     names: list[tuple[str, Node | None]] = field(default_factory=list)
 
 

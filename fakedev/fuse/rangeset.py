@@ -6,13 +6,11 @@ from fakedev.model.ranges import Range
 class RangeSet:
     """Ranges of addresses, kept apart and sorted. Few members: a list scan is enough."""
 
-    __slots__ = ("_ranges",)
+    __slots__ = ("_ranges", "empty")
 
     def __init__(self) -> None:
         self._ranges: list[Range] = []
-
-    def __bool__(self) -> bool:
-        return bool(self._ranges)
+        self.empty = True  # an attribute: it is asked for at every page fault
 
     def add(self, span: Range) -> None:
         """Unite with `span`."""
@@ -24,6 +22,7 @@ class RangeSet:
             else:
                 start, end = min(start, held.start), max(end, held.end)
         self._ranges = sorted([*apart, Range(start, end - start)])
+        self.empty = False
 
     def overlaps(self, span: Range) -> bool:
         """True where a byte of `span` is in the set."""

@@ -40,6 +40,7 @@ class Service:
         self.coherence = Coherence(machine)
         self._shadows: dict[str, tuple[tuple[HostEntry, ...], int]] = {}
         self._connections: list[Connection] = []
+        self._prepared: Tree | None = None
         self._lock = threading.Lock()
 
     def tree_listing(self) -> dict[str, Listed]:
@@ -50,11 +51,22 @@ class Service:
         """Serve `path` to sandboxes from now on merged with the host's entries."""
         self._shadows[path] = (tuple(entries), mode)
 
-    def attach(self, fuse_fd: int, *, as_root: bool, uid: int, gid: int) -> Connection:
-        """Serve a sandbox's mount. `uid`, `gid` are the only ids that exist inside."""
+    def prepare(self) -> None:
+        """Make the tree of the next sandbox."""
+        tree = self._merged()
+        with self._lock:
+            self._prepared = tree
+
+    def _merged(self) -> Tree:
         tree = Tree(self.machine)
         for path, (entries, mode) in self._shadows.items():
             tree.shadow(path, entries, mode=mode)
+        return tree
+
+    def attach(self, fuse_fd: int, *, as_root: bool, uid: int, gid: int) -> Connection:
+        """Serve a sandbox's mount. `uid`, `gid` are the only ids that exist inside."""
+        with self._lock:
+            tree, self._prepared = self._prepared or self._merged(), None
         return self._serve(fuse_fd, tree, Options(uid, gid, 0 if as_root else None))
 
     def attach_plain(self, fuse_fd: int, *, as_root: bool = True) -> Connection:

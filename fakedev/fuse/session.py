@@ -31,6 +31,7 @@ from fakedev.views.tree import Tree
 MAX_TRANSFER = 1 << 20
 # Seconds that the kernel may trust what it was told: whatever changes is invalidated.
 LIFETIME = 3600
+LOCK_OWNER = wire.READ_LOCKOWNER
 WANTED = (
     wire.ASYNC_READ | wire.ATOMIC_O_TRUNC | wire.BIG_WRITES | wire.DO_READDIRPLUS
     | wire.PARALLEL_DIROPS | wire.MAX_PAGES | wire.EXPLICIT_INVAL_DATA
@@ -252,11 +253,12 @@ class Session:
         flags, _ = wire.unpack(wire.OPEN_IN, request.body)
         inode = self._inode(request)
         handle = inode.node.open(Opener(request.pid, self._uid(request), flags))
+        device = handle if isinstance(handle, DevMemHandle) else None
         if inode.alias is not None:
             self.coherence.opened(inode.alias)
         cached = inode.alias is not None and not self.direct
         return self._new_file(
-            OpenFile(inode, handle, inode.alias), 0 if cached else wire.FOPEN_DIRECT_IO
+            OpenFile(inode, handle, inode.alias, device), 0 if cached else wire.FOPEN_DIRECT_IO
         )
 
     def _new_file(self, file: OpenFile, flags: int) -> Body:
@@ -276,14 +278,14 @@ class Session:
         if file is None or file.handle is None:
             raise Refused(errno.EBADF)
         size = min(size, MAX_TRANSFER)
-        alias, handle = file.alias, file.handle
+        alias, device = file.alias, file.device
         try:
-            if alias is None or not isinstance(handle, DevMemHandle):
-                return handle.read(offset, size)
+            if alias is None or device is None:
+                return file.handle.read(offset, size)
             # The kernel names a lock owner in a read(2), and none when it fills its page cache.
-            if flags & wire.READ_LOCKOWNER and self.direct:
-                return self.coherence.read(alias, handle, offset, size)
-            return self.coherence.fault(alias, handle, offset, size)
+            if flags & LOCK_OWNER and self.direct:
+                return self.coherence.read(alias, device, offset, size)
+            return self.coherence.fault(alias, device, offset, size)
         except Refused as error:
             self.refused(pid, "read", Range(offset, max(size, 1)), error)
             raise

@@ -211,7 +211,8 @@ class PhysicalMemory:
         zeros and gaps as slices of constant blocks; bytes of a pattern are made for the call.
         MemoryLayoutError beyond 64 bits.
         """
-        segment = self._table[bisect_right(self._starts, address) - 1]
+        layout = self._layout  # once: a reader needs no lock
+        segment = layout.table[bisect_right(layout.starts, address) - 1]
         end = address + size
         if end <= segment.end and size > 0:
             backing = segment.backing

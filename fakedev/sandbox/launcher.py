@@ -127,6 +127,7 @@ class Sandbox:
         plan = plan or self.plan()
         for shadow in plan.shadows:
             self.service.shadow(shadow.path, shadow.entries, mode=shadow.mode)
+        self.service.prepare()
         for _source, place in plan.clones:
             private_directory(Path(place))
         stage = str(private_directory(self._directory() / "stage"))

@@ -75,6 +75,10 @@ class Service(Protocol):
         """
         ...
 
+    def prepare(self) -> None:
+        """Make ready what the next `attach` needs: called before the fork, where time is cheaper."""
+        ...
+
     def attach(self, fuse_fd: int, *, as_root: bool, uid: int, gid: int) -> Connection:
         """Take over `fuse_fd` and start threads that serve it; returns at once.
 
