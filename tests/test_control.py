@@ -128,7 +128,7 @@ def test_wait_ends_with_the_event_or_the_time(client: Client, machine: Machine) 
 def test_who_waits_and_hangs_up_leaves_no_watcher(server: ControlServer, machine: Machine) -> None:
     with socket.socket(socket.AF_UNIX) as peer:
         peer.connect(str(server.path))
-        peer.sendall(b'{"verb":"wait","args":{"event":"never"}}\n')
+        peer.sendall(b'{"verb":"wait","args":{"event":"reset"}}\n')
         deadline = threading.Event()
         while not machine.watchers and not deadline.wait(0.01):
             pass
@@ -152,7 +152,9 @@ BAD = [
     b'{"verb": "claim", "args": {"range": "5", "name": "x"}}\n',
     b'{"verb": "claim", "args": {"range": "0x0+4K", "name": ""}}\n',
     b'{"verb": "claim", "args": {"range": "0x0+4K", "name": "x", "exclusive": 1}}\n',
-    b'{"verb": "wait", "args": {"event": "x", "timeout": true}}\n',
+    b'{"verb": "wait", "args": {"event": "claim", "timeout": true}}\n',
+    b'{"verb": "wait", "args": {"event": "claim", "timeout": "a"}}\n',
+    b'{"verb": "wait", "args": {"event": "nonsense"}}\n',
     b"\xff\xfe\n",
     b"[" * 5000 + b"\n",
 ]

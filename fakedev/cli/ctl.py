@@ -176,7 +176,9 @@ def reset(*, json: options.Json = False) -> None:
 
 @app.command()
 def wait(
-    event: Annotated[str, typer.Argument(help="claim, release, revoke, denied, poke, reset, ...")],
+    event: Annotated[
+        str, typer.Argument(help="claim, revoke, release, denied, poke, reset or error.")
+    ],
     *,
     since: Annotated[
         int | None, typer.Option(help="Events after this number count; default: from now on.")

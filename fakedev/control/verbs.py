@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from fakedev.model.effects import Event
+from fakedev.model.effects import EVENT_KINDS, Event
 from fakedev.model.errors import ControlError
 from fakedev.model.machine import Machine
 from fakedev.model.ranges import Range, parse_number, parse_range
@@ -205,6 +205,9 @@ class Verbs:
         since = arguments.take("since", int, default=self.machine.now)
         timeout = arguments.seconds("timeout")
         arguments.finish()
+        if kind not in EVENT_KINDS:
+            known = ", ".join(EVENT_KINDS)
+            raise ControlError(f"wait: there is no event {kind!r}: {known}", errno=errno.EINVAL)
         return event_json(_wait(self.machine, kind, since, timeout, gone))
 
 

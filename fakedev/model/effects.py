@@ -30,6 +30,9 @@ class Changed:
 Effect = Revoke | Reopened | Changed
 
 
+EVENT_KINDS = ("claim", "revoke", "release", "denied", "poke", "reset", "error")
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """One line of the machine's log. `number` counts from 1; `kind` is a word to wait for."""
