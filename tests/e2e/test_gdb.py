@@ -18,7 +18,7 @@ def test_gdb_shows_the_sigbus_and_cannot_read_the_page(host: Host, folder: Path)
         {shlex.quote(str(watched))} 0xd0000000 > "$XDG_RUNTIME_DIR/where" & pid=$!
         until [ -s "$XDG_RUNTIME_DIR/where" ]; do :; done
         read page < "$XDG_RUNTIME_DIR/where"
-        gdb -nx -q -batch -p $pid -ex 'set confirm off' \
+        stdbuf -oL gdb -nx -q -batch -p $pid -ex 'set confirm off' \
             -ex "x/1xw $page+0x40" \
             -ex 'shell echo attached; read line' \
             -ex continue \
