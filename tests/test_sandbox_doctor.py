@@ -202,7 +202,21 @@ def test_runtime_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize("value", ["", "relative", "/no/such/directory"])
 def test_runtime_directory_falls_back(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", value)
-    assert runtime.runtime_directory() == Path(f"/tmp/fakedev-{os.geteuid()}")
+    monkeypatch.delenv("FAKEDEV_CONTROL", raising=False)
+    found = runtime.runtime_directory()
+    # The plain name, unless another user of this host has taken it.
+    assert found.parent == Path("/tmp")
+    assert found.name.startswith("fakedev-")
+    status = found.stat()
+    assert (status.st_uid, status.st_mode & 0o777) == (os.geteuid(), 0o700)
+    assert runtime.runtime_directory() == found
+
+
+def test_a_machine_in_a_machine_uses_the_same_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "read_text", lambda *_args, **_options: "0 1001 1\n")
+    assert runtime._uid_outside(0) == 1001
+    monkeypatch.setattr(Path, "read_text", lambda *_args, **_options: "0 0 4294967295\n")
+    assert runtime._uid_outside(1000) == 1000
 
 
 def test_a_runtime_directory_of_somebody_else(tmp_path: Path) -> None:

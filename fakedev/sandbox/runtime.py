@@ -20,12 +20,25 @@ def runtime_directory() -> Path:
     uid = os.geteuid()
     if base and Path(base).is_absolute() and os.access(base, os.W_OK | os.X_OK):
         return private_directory(Path(base) / "fakedev")
-    names = [f"/tmp/fakedev-{uid}", *(f"/tmp/fakedev-{uid}-{n}" for n in range(1, 9))]  # noqa: S108 - owner and mode are checked
+    number = _uid_outside(uid)
+    names = [f"/tmp/fakedev-{number}", *(f"/tmp/fakedev-{number}-{n}" for n in range(1, 9))]  # noqa: S108 - owner and mode are checked
     for name in names[:-1]:
-        # In a user namespace another user may have the same number, and the name.
+        # Another user may have taken the name.
         if not os.path.lexists(name) or Path(name).lstat().st_uid == uid:
             return private_directory(Path(name))
     return private_directory(Path(names[-1]))
+
+
+def _uid_outside(uid: int) -> int:
+    """The number of `uid` one user namespace further out, so that a machine in a machine shares it."""
+    try:
+        lines = Path("/proc/self/uid_map").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return uid
+    for inside, outside, count in (map(int, line.split()) for line in lines):
+        if inside <= uid < inside + count:
+            return outside + uid - inside
+    return uid
 
 
 def _is_private(path: Path) -> bool:
