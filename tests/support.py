@@ -7,6 +7,7 @@ import functools
 import json
 import lzma
 import os
+import pty
 import select
 import shutil
 import subprocess
@@ -160,6 +161,34 @@ class Host:
         ]
         processes = [f"process {pid}: {line}" for pid, line in self.processes().items()]
         return [*processes, *(f"socket {name}" for name in self.sockets()), *mounts]
+
+
+@contextlib.contextmanager
+def on_terminal(
+    command: Sequence[str], env: Mapping[str, str]
+) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """A command as the session leader of a terminal of its own, and the other end of that.
+
+    Who closes the other end hangs up; it is closed at the end, and the command killed, if not yet.
+    """
+    main, terminal = pty.openpty()
+    process = subprocess.Popen(
+        command,
+        env=env,
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        start_new_session=True,
+        preexec_fn=lambda: os.close(os.open(os.ttyname(0), os.O_RDWR)),  # it becomes ours
+    )
+    os.close(terminal)
+    try:
+        yield process, main
+    finally:
+        process.kill()
+        process.wait()
+        with contextlib.suppress(OSError):
+            os.close(main)
 
 
 class Fault(NamedTuple):

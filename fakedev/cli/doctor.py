@@ -12,9 +12,10 @@ def doctor(*, json: options.Json = False) -> None:
     layers = examine()
     if json:
         typer.echo(to_json(layers))
-    for layer in [] if json else layers:
-        typer.echo(f"{'yes' if layer.ok else 'NO ':4}{layer.name:14} {layer.reason}")
-        if not layer.ok and layer.remedy:
-            typer.echo(f"{'':18} to enable: {layer.remedy}")
+    else:
+        for layer in layers:
+            typer.echo(f"{'yes' if layer.ok else 'NO ':4}{layer.name:14} {layer.reason}")
+            if not layer.ok and layer.remedy:
+                typer.echo(f"{'':18} to enable: {layer.remedy}")
     if not any(layer.ok for layer in layers if layer.name == "run"):
         raise typer.Exit(1)

@@ -4,13 +4,14 @@ import contextlib
 import json
 import os
 import socket
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
 from fakedev.control import protocol
+from fakedev.control.peers import peer_of
 from fakedev.model.errors import ControlError, HostError
+from fakedev.sandbox.processes import state_of
 
 VARIABLE = "FAKEDEV_CONTROL"
 SUFFIX = ".sock"
@@ -32,8 +33,8 @@ class Client:
         except OSError as error:
             self._socket.close()
             raise HostError(f"no machine answers at {path}: {error.strerror}") from None
-        pid = stopped_peer(self._socket)
-        if pid:
+        pid = peer_of(self._socket).pid
+        if state_of(pid) == "T":
             self._socket.close()
             name = path.name.removesuffix(SUFFIX)
             raise StoppedError(
@@ -66,16 +67,6 @@ class Client:
         if answer["ok"]:
             return answer["result"]
         raise ControlError(answer["error"]["message"])
-
-
-def stopped_peer(peer: socket.socket) -> int:
-    """The pid of a peer that is stopped, else 0."""
-    size = struct.calcsize("3i")
-    pid = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))[0]
-    with contextlib.suppress(OSError):
-        after_name = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2]
-        return int(pid) if after_name.split()[:1] == [b"T"] else 0
-    return 0
 
 
 def sockets(directory: Path) -> list[Path]:

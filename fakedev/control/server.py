@@ -4,15 +4,14 @@ import contextlib
 import errno
 import os
 import socket
-import struct
 import threading
 from pathlib import Path
 
 from fakedev.control import protocol
+from fakedev.control.peers import peer_of
 from fakedev.control.verbs import Verbs
 from fakedev.model.errors import ControlError, FakedevError, HostError
 
-_PEER = struct.Struct("3i")
 CONNECTION_LIMIT = 64
 # Reasons why accept fails for a while.
 SCARCE = frozenset(
@@ -81,7 +80,9 @@ class ControlServer:
                     return
                 self._closing.wait(0.05)  # until somebody gives a descriptor back
                 continue
-            if _peer_uid(peer) not in {os.geteuid(), 0} or not self._slots.acquire(blocking=False):
+            if peer_of(peer).uid not in {os.geteuid(), 0} or not self._slots.acquire(
+                blocking=False
+            ):
                 peer.close()
                 continue
             with self._lock:
@@ -117,11 +118,6 @@ class ControlServer:
             return protocol.failure(number or protocol.request_id(line), error)
         except Exception as error:  # noqa: BLE001 - one bad request must not end the machine
             return protocol.failure(number, ControlError(f"internal error: {error!r}"))
-
-
-def _peer_uid(peer: socket.socket) -> int:
-    _, uid, _ = _PEER.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
-    return int(uid)
 
 
 def _left(peer: socket.socket) -> bool:

@@ -75,7 +75,7 @@ class Connection:
         A second thread that waits for requests too would get every other one, and each would pay
         for waking it and for the interpreter's lock.
         """
-        receive, read, reply = self._file.readinto, self.session.read, self._reply
+        receive, read = self._file.readinto, self._read
         unpack, read_size = wire.READ_MESSAGE.unpack_from, wire.READ_MESSAGE.size
         with self._turn:
             while True:
@@ -90,12 +90,7 @@ class Connection:
                     if code == wire.READ and not more:
                         if count >= LONG_READ:
                             return unique, pid, fh, offset, count, flags
-                        try:
-                            body = read(pid, fh, offset, count, flags)
-                        except Exception as error:  # noqa: BLE001 - told apart there
-                            self._excuse(unique, error)
-                        else:
-                            reply(unique, body)
+                        read(unique, pid, fh, offset, count, flags)
                         continue
                 if not length:
                     return None

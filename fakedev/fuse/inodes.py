@@ -30,7 +30,6 @@ class OpenFile:
 
     inode: Inode
     handle: Handle | None = None
-    alias: Alias | None = None
     device: DevMemHandle | None = None
     names: list[tuple[str, Node | None]] = field(default_factory=list)
 

@@ -258,7 +258,7 @@ class Session:
             self.coherence.opened(inode.alias)
         cached = inode.alias is not None and not self.direct
         return self._new_file(
-            OpenFile(inode, handle, inode.alias, device), 0 if cached else wire.FOPEN_DIRECT_IO
+            OpenFile(inode, handle, device), 0 if cached else wire.FOPEN_DIRECT_IO
         )
 
     def _new_file(self, file: OpenFile, flags: int) -> Body:
@@ -278,7 +278,7 @@ class Session:
         if file is None or file.handle is None:
             raise Refused(errno.EBADF)
         size = min(size, MAX_TRANSFER)
-        alias, device = file.alias, file.device
+        alias, device = file.inode.alias, file.device
         try:
             if alias is None or device is None:
                 return file.handle.read(offset, size)
@@ -302,13 +302,13 @@ class Session:
         if flags & wire.WRITE_CACHE:
             return self._write_back(request, offset, data)
         file = self._file(number)
-        alias, handle = file.alias, file.handle
+        alias, handle, device = file.inode.alias, file.handle, file.device
         if handle is None:
             raise Refused(errno.EBADF)
         try:
-            if alias is not None and isinstance(handle, DevMemHandle):
+            if alias is not None and device is not None:
                 write = self.coherence.write if self.direct else self.coherence.write_through
-                taken = write(alias, handle, offset, data)
+                taken = write(alias, device, offset, data)
             else:
                 taken = handle.write(offset, data)
         except Refused as error:
@@ -341,8 +341,8 @@ class Session:
         return []
 
     def _let_go(self, file: OpenFile) -> None:
-        if file.alias is not None:
-            self.coherence.released(file.alias)
+        if file.device is not None and file.inode.alias is not None:
+            self.coherence.released(file.inode.alias)
 
     # -- directories --------------------------------------------------------------------------
 

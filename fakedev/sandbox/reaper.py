@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from fakedev.sandbox import syscalls
+from fakedev.sandbox.processes import state_of
 
 # Messages to the launcher.
 STOPPED = b"S"  # + int: the tool was stopped by this signal
@@ -145,7 +146,7 @@ class _Reaper:
         whoever waits for the same page.
         """
         launcher = self._orders.launcher
-        died = os.getppid() != launcher or _state(launcher) in "ZX"
+        died = os.getppid() != launcher or state_of(launcher) in "ZX"
         if died and self._orders.mount is not None:
             syscalls.abort(self._orders.mount)
         return died
@@ -234,15 +235,6 @@ class _Reaper:
     def _report(self, kind: bytes, value: int) -> None:
         with contextlib.suppress(OSError):
             self._orders.socket.send(NUMBER.pack(kind, value), socket.MSG_DONTWAIT)
-
-
-def _state(pid: int) -> str:
-    """The state letter of a process; X when there is none."""
-    try:
-        after_name = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2]
-    except OSError:
-        return "X"
-    return after_name.split()[0].decode()
 
 
 def descendants(pid: int) -> list[int]:

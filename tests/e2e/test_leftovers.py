@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import pty
 import re
 import signal
 import subprocess
@@ -11,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support import Host, Running, compiled, need, need_sandbox, wait_for
+from support import Host, Running, compiled, need, need_sandbox, on_terminal, wait_for
 
 HERE = Path(__file__).parent
 #: A tool with a child that ignores what it is asked, a grandchild of another session, and a mapping.
@@ -102,19 +101,9 @@ def test_all_of_them_are_killed(alone: Host, folder: Path) -> None:
 
 @pytest.mark.parametrize("character", [b"\x03", b"\x1c"], ids=["ctrl-c", "ctrl-backslash"])
 def test_keys_of_a_terminal(alone: Host, character: bytes) -> None:
-    main, terminal = pty.openpty()
     quiet = "stty -echo; echo ready; exec sleep 1000"
-    process = subprocess.Popen(
-        alone.command("run", "-q", str(HERE / "strict.yaml"), "--", "sh", "-c", quiet),
-        env=alone.env,
-        stdin=terminal,
-        stdout=terminal,
-        stderr=terminal,
-        start_new_session=True,
-        preexec_fn=lambda: os.close(os.open(os.ttyname(0), os.O_RDWR)),  # it becomes ours
-    )
-    os.close(terminal)
-    try:
+    command = alone.command("run", "-q", str(HERE / "strict.yaml"), "--", "sh", "-c", quiet)
+    with on_terminal(command, alone.env) as (process, main):
         text = b""
         while b"ready" not in text:
             text += os.read(main, 4096)
@@ -122,10 +111,6 @@ def test_keys_of_a_terminal(alone: Host, character: bytes) -> None:
         os.write(main, character)
         number = signal.SIGINT if character == b"\x03" else signal.SIGQUIT
         assert process.wait(10) == -number
-    finally:
-        process.kill()
-        process.wait()
-        os.close(main)
     assert_clean(alone)
 
 
@@ -143,20 +128,12 @@ def foreground(terminal: int) -> bytes:
 
 def test_hangup_of_a_terminal(alone: Host) -> None:
     """The window is closed: everything ends."""
-    main, terminal = pty.openpty()
-    process = subprocess.Popen(
-        alone.command("run", "-q", str(HERE / "strict.yaml"), "--", "sh", "-c", "echo ready; cat"),
-        env=alone.env,
-        stdin=terminal,
-        stdout=terminal,
-        stderr=terminal,
-        start_new_session=True,
-        preexec_fn=lambda: os.close(os.open(os.ttyname(0), os.O_RDWR)),
-    )
-    os.close(terminal)
-    assert b"ready" in os.read(main, 4096)
-    os.close(main)
-    process.wait(10)
+    script = "echo ready; cat"
+    command = alone.command("run", "-q", str(HERE / "strict.yaml"), "--", "sh", "-c", script)
+    with on_terminal(command, alone.env) as (process, main):
+        assert b"ready" in os.read(main, 4096)
+        os.close(main)
+        process.wait(10)
     assert_clean(alone)
 
 
