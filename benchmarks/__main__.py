@@ -10,7 +10,7 @@ from types import FrameType
 
 from rich.console import Console
 
-from benchmarks import accesses, revoke, scale, start
+from benchmarks import accesses, pci, revoke, scale, start
 from benchmarks.arena import HERE, enter
 from benchmarks.report import Report
 from benchmarks.servers import load_average
@@ -22,6 +22,7 @@ INSIDE = {
     "revoke": revoke.run,
     "resources": scale.resources,
     "memory": scale.memory,
+    "pci": pci.run,
 }
 NAMES = ("start", *INSIDE)
 

@@ -302,14 +302,14 @@ def test_claims_and_releases_under_faulting_threads_do_not_hang(world: World) ->
 def test_the_notifier_thread_runs_only_while_there_is_work(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fakedev.fuse.coherence.IDLE", 0.01)
+    monkeypatch.setattr("fakedev.fuse.jobs.IDLE", 0.01)
     machine, coherence = world
-    assert coherence._thread is None
+    assert coherence._notifier._thread is None
     cache = PageCache(machine, coherence)
     cache.store(BAR, 1)
     for _ in range(3):
         assert machine.peek(Range(BAR, 1)) == b"\x01"
-        wait_for(lambda: coherence._thread is None, "the idle thread ends")
+        wait_for(lambda: coherence._notifier._thread is None, "the idle thread ends")
 
 
 def test_all_mounts_of_a_machine_share_one_service() -> None:

@@ -27,7 +27,7 @@ def test_a_claim_revokes_its_pages_and_names_who_did_it() -> None:
     machine = small_machine()
     effects = watched(machine)
     machine.claim(Range(BAR + 0x10, 0x20), "fpga")
-    assert effects == [Revoke(Range(BAR, PAGE), "fpga")]
+    assert effects == [Revoke(Range(BAR, PAGE), "claimed by fpga")]
     assert machine.read(BAR, 4)[0].errno == errno.EPERM
     assert machine.read(BAR + PAGE, 4)[0].allowed
     assert "fpga" in machine.read(BAR, 4)[0].rule

@@ -152,7 +152,7 @@ def test_ram_without_a_map(folder: Folder) -> None:
     assert profile.high_memory == 0x8000_0000
 
 
-@pytest.mark.parametrize("name", ["fd-9000", "pc-q35"])
+@pytest.mark.parametrize("name", ["fd-9000", "pc-q35", "workstation"])
 def test_bundled_profiles_build(name: str, folder: Folder) -> None:
     profile = load_profile(name)
     machine = build_machine(profile, name="other")

@@ -406,7 +406,7 @@ def test_unreadable_file(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_unknown_name(folder: Folder) -> None:
     assert check_file("fd-900") == [
         (
-            "there is no profile 'fd-900' (did you mean 'fd-9000'?); bundled are fd-9000, pc-q35; or "
+            "there is no profile 'fd-900' (did you mean 'fd-9000'?); bundled are fd-9000, pc-q35, workstation; or "
             "give the path of a YAML file"
         )
     ]

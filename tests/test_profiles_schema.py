@@ -18,7 +18,7 @@ TYPES: dict[str, Any] = {
 # everything that the checker understands, or that only describes
 KEYWORDS = {
     "$ref", "$defs", "$schema", "anyOf", "type", "enum", "const", "pattern", "minimum", "maximum",
-    "minLength", "maxItems", "properties", "required", "additionalProperties", "propertyNames",
+    "minLength", "maxItems", "maxProperties", "properties", "required", "additionalProperties", "propertyNames",
     "items", "title", "description", "examples", "default",
 }  # fmt: skip
 
@@ -60,7 +60,8 @@ def members(value: Any, schema: Any, path: str) -> list[str]:
             found += problems(item, schema.get("items", True), f"{path}[{index}]")
     if isinstance(value, dict):
         found += [f"{path}: no {key!r}" for key in schema.get("required", ()) if key not in value]
-        for key, item in value.items():
+        for name, item in value.items():
+            key = str(name)  # the keys of JSON are texts: `0:` is one
             known = schema.get("properties", {}).get(key, schema.get("additionalProperties", True))
             found += problems(key, schema.get("propertyNames", True), f"{path}.{key}")
             found += problems(item, known, f"{path}.{key}")
@@ -120,7 +121,13 @@ WRONG: dict[str, Any] = {
         "firmware": {"smbios": {"structures": [{"type": "chassis", "vendr": "x"}]}},
     },
     "table": {"fakedev": 1, "firmware": {"acpi": {"tables": [{"signature": "APIC", "x": 1}]}}},
-}
+    "function": {"fakedev": 1, "pci": {"functions": {"00:1f": {"id": "1:2", "class": "060000"}}}},
+    "capability": {"fakedev": 1, "pci": {"functions": {"00:1f.0": {
+        "id": "1:2", "class": "060000", "capabilities": [{"pmm": {}}]}}}},
+    "BAR": {"fakedev": 1, "pci": {"functions": {"00:1f.0": {
+        "id": "1:2", "class": "060000", "bars": {6: {"mem32": 4096}}}}}},
+    "driver": {"fakedev": 1, "pci": {"drivers": {"e1000": {"ids": ["8086:1g"]}}}},
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("value", WRONG.values(), ids=WRONG.keys())
@@ -138,6 +145,13 @@ def test_descriptions() -> None:
         "Smbios",
         "Acpi",
         "FileEntry",
+        "Pci",
+        "PciFunction",
+        "PciDriver",
+        "Bar",
+        "Rom",
+        "Bridge",
+        "Register",
     ):
         for key, member in SCHEMA["$defs"][name]["properties"].items():
             assert member.get("description"), f"{name}.{key}"

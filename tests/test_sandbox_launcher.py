@@ -18,7 +18,8 @@ from tinyfuse import TinyService
 from unprivileged import command
 
 from fakedev.model.errors import HostError
-from fakedev.sandbox import launcher, namespace, plan, syscalls
+from fakedev.sandbox import launcher, namespace, syscalls
+from fakedev.sandbox.host import HostView
 from fakedev.sandbox.launcher import Sandbox
 from fakedev.sandbox.protocols import HostEntry
 
@@ -315,7 +316,7 @@ def test_unplaced_paths_are_in_the_plan(sandbox: Sandbox) -> None:
 def test_a_host_entry_that_went_away_is_skipped(
     service: TinyService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Ghosts(plan.HostView):
+    class Ghosts(HostView):
         def scan(self, path: str) -> list[HostEntry] | None:
             return [*(super().scan(path) or []), HostEntry("ghost", stat.S_IFCHR | 0o600)]
 

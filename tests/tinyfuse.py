@@ -7,6 +7,7 @@ import select
 import stat
 import struct
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +29,8 @@ class Node:
     rdev: int = 0
     target: str = ""
     children: dict[str, "Node"] = field(default_factory=dict)
+    opaque: bool = False
+    merge: bool = False
 
     @property
     def kind(self) -> Kind:
@@ -51,20 +54,33 @@ def make(value: Any) -> Node:
 
 
 class TinyService:
-    """A tree from `{path: value}`, in the shape that the sandbox expects of the real one."""
+    """A tree from `{path: value}`, in the shape that the sandbox expects of the real one.
 
-    def __init__(self, files: dict[str, Any]) -> None:
+    `opaque` are directories of it that are opaque, `merged` those that are to merge (see `Entry`).
+    """
+
+    def __init__(
+        self, files: dict[str, Any], *, opaque: Iterable[str] = (), merged: Iterable[str] = ()
+    ) -> None:
         self.root = directory()
         self.listing: dict[str, Node] = {}
         self.virtual = set(files)
         for path, value in files.items():
             self.add(path, value)
+        for path in opaque:
+            self._directory(path).opaque = True
+        for path in merged:
+            self._directory(path).merge = True
         self.connections: list[TinyConnection] = []
         self.attached: list[tuple[bool, int, int]] = []
 
     def add(self, path: str, value: Any) -> None:
         *parents, name = path.strip("/").split("/")
         self.walk(parents).children[name] = self.listing[path] = make(value)
+
+    def _directory(self, path: str) -> Node:
+        self.listing[path] = self.walk(path.strip("/").split("/"))
+        return self.listing[path]
 
     def walk(self, parts: list[str]) -> Node:
         node = self.root

@@ -7,9 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from fakedev.cli import options
+from fakedev.cli import ctl_pci, options
+from fakedev.cli.calls import call, choose, connect
 from fakedev.cli.text import hex_dump, parse_bytes
-from fakedev.control.client import Client, find, states
+from fakedev.control.client import states
+from fakedev.model.effects import EVENT_KINDS
 from fakedev.model.ranges import parse_span
 
 app = typer.Typer(
@@ -17,17 +19,11 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 RangeArgument = Annotated[str, typer.Argument(metavar="RANGE", help="ADDR+LEN or START-END.")]
-_chosen: dict[str, str | None] = {"machine": None}
 
 
 @app.callback()
 def _options(machine: options.Machine = None) -> None:
-    _chosen["machine"] = machine
-
-
-def _call(verb: str, **args: Any) -> Any:
-    with Client(find(options.directory(), _chosen["machine"])) as client:
-        return client.call(verb, **args)
+    choose(machine)
 
 
 def ps(*, json: options.Json = False) -> None:
@@ -51,7 +47,7 @@ def ps(*, json: options.Json = False) -> None:
 @app.command()
 def state(*, json: options.Json = False) -> None:
     """What the machine is, what is claimed, how many events there were."""
-    found = _call("state")
+    found = call("state")
     if json:
         options.print_json(found)
         return
@@ -73,7 +69,7 @@ def iomem(
     json: options.Json = False,
 ) -> None:
     """Print /proc/iomem."""
-    found = _call("iomem", privileged=not user)
+    found = call("iomem", privileged=not user)
     options.print_json(found) if json else typer.echo(found["text"], nl=False)
 
 
@@ -88,7 +84,7 @@ def claim(
     json: options.Json = False,
 ) -> None:
     """Claim a range as a driver does; mappings of it die where the kernel revokes."""
-    found = _call("claim", range=span, name=name, exclusive=exclusive)
+    found = call("claim", range=span, name=name, exclusive=exclusive)
     if json:
         options.print_json(found)
         return
@@ -100,7 +96,7 @@ def claim(
 @app.command()
 def release(span: RangeArgument, *, json: options.Json = False) -> None:
     """Release a claim; new accesses are allowed again."""
-    found = _call("release", range=span)
+    found = call("release", range=span)
     options.print_json(found) if json else typer.echo(f"{found['range']} released")
 
 
@@ -112,7 +108,7 @@ def peek(
     json: options.Json = False,
 ) -> None:
     """Print bytes of physical memory, whoever owns them."""
-    found = _call("peek", range=span)
+    found = call("peek", range=span)
     data = base64.b64decode(found["base64"])
     if json:
         options.print_json({"start": found["start"], "hex": data.hex()})
@@ -137,7 +133,7 @@ def poke(
 ) -> None:
     """Put bytes into physical memory, as a device would."""
     encoded = base64.b64encode(parse_bytes(data)).decode()
-    found = _call("poke", address=address, base64=encoded)
+    found = call("poke", address=address, base64=encoded)
     options.print_json(found) if json else typer.echo(
         f"{found['length']} bytes at {found['address']}"
     )
@@ -151,7 +147,7 @@ def log(
     json: options.Json = False,
 ) -> None:
     """Print what happened: claims, revokes, refused accesses and by whom."""
-    with Client(find(options.directory(), _chosen["machine"])) as client:
+    with connect() as client:
         while True:
             events = client.call("log", since=since)["events"]
             if json and not follow:
@@ -159,7 +155,7 @@ def log(
             for event in events:
                 since = event["number"]
                 if not json:
-                    typer.echo(f"{event['number']:6} {event['kind']:8} {event['message']}")
+                    _show(event)
                 elif follow:
                     options.print_json(event)
             if not follow:
@@ -167,18 +163,23 @@ def log(
             time.sleep(0.2)
 
 
+def _show(event: dict[str, Any]) -> None:
+    """One event, and below it the processes that lost a mapping."""
+    typer.echo(f"{event['number']:6} {event['kind']:8} {event['message']}")
+    for mapper in event.get("mappers", ()):
+        typer.echo(f"{'':15} mapped by {mapper['comm']}[{mapper['pid']}]: {mapper['range']}")
+
+
 @app.command()
 def reset(*, json: options.Json = False) -> None:
     """Memory and claims as they were at boot."""
-    found = _call("reset")
+    found = call("reset")
     options.print_json(found) if json else typer.echo(f"reset (event {found['event']})")
 
 
 @app.command()
 def wait(
-    event: Annotated[
-        str, typer.Argument(help="claim, revoke, release, denied, poke, reset or error.")
-    ],
+    event: Annotated[str, typer.Argument(help=f"One of {', '.join(EVENT_KINDS)}.")],
     *,
     since: Annotated[
         int | None, typer.Option(help="Events after this number count; default: from now on.")
@@ -187,20 +188,26 @@ def wait(
     json: options.Json = False,
 ) -> None:
     """Wait until an event of a kind happens."""
-    found = _call("wait", event=event, since=since, timeout=timeout)
+    found = call("wait", event=event, since=since, timeout=timeout)
     options.print_json(found) if json else typer.echo(found["message"])
 
 
 @app.command()
 def explain(
-    span: RangeArgument,
+    span: Annotated[
+        str, typer.Argument(metavar="RANGE", help="ADDR, a range, or the path of a resourceN.")
+    ],
     *,
     op: Annotated[str, typer.Option("--op", help="read, write or mmap.")] = "read",
     json: options.Json = False,
 ) -> None:
     """The verdict on an access, as the machine is now."""
-    found = _call("explain", range=str(parse_span(span)), op=op)
+    path = span if span.startswith("/") else None
+    found = call("explain", range=None if path else str(parse_span(span)), path=path, op=op)
     if json:
         options.print_json(found)
         return
     typer.echo(f"{op}: {'allowed' if found['allowed'] else found['errno']}: {found['rule']}")
+
+
+ctl_pci.add_to(app)

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 
 from fakedev.cli import options
-from fakedev.model.ranges import parse_span
 
 
 class Operation(StrEnum):
@@ -22,7 +21,11 @@ class Operation(StrEnum):
 def explain(
     profile: options.Profile,
     address: Annotated[
-        str, typer.Argument(metavar="ADDR[+LEN]", help="An address, ADDR+LEN or START-END.")
+        str,
+        typer.Argument(
+            metavar="ADDR[+LEN]",
+            help="An address, ADDR+LEN or START-END; or the path of a resourceN of a PCI function.",
+        ),
     ],
     *,
     op: Annotated[
@@ -38,17 +41,18 @@ def explain(
     json: options.Json = False,
 ) -> None:
     """Tell what read, write and mmap of an address give, by which rule, and who is in the way."""
-    from fakedev.control.verbs import verdict_json  # noqa: PLC0415 - start-up time
+    from fakedev.control import explaining  # noqa: PLC0415 - start-up time
     from fakedev.profiles.build import build_machine  # noqa: PLC0415
     from fakedev.profiles.loader import load_profile  # noqa: PLC0415
 
-    span = parse_span(address)
     overrides = list(settings or [])
     overrides += [f"kernel.version='{kernel}'"] if kernel else []
     overrides += [f"kernel.cmdline='{cmdline}'"] if cmdline else []
     machine = build_machine(load_profile(profile, overrides=overrides))
+    span = explaining.where(machine, address)
     verdicts = {
-        str(o): verdict_json(machine.explain(str(o), span)) for o in (op or list(Operation))
+        str(o): explaining.verdict_json(explaining.explain(machine, str(o), address))
+        for o in (op or list(Operation))
     }
     if json:
         options.print_json(
@@ -60,7 +64,8 @@ def explain(
             }
         )
         return
-    typer.echo(f"{span} on {machine.name}, kernel {machine.rules.version}:")
+    what = f"{address} ({span})" if address.startswith("/") else str(span)
+    typer.echo(f"{what} on {machine.name}, kernel {machine.rules.version}:")
     for name, verdict in verdicts.items():
         _show(name, verdict)
 

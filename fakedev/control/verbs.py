@@ -8,77 +8,31 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from fakedev.control.arguments import Arguments
+from fakedev.control.explaining import explain, verdict_json
+from fakedev.control.verbs_pci import PciVerbs
 from fakedev.model.effects import EVENT_KINDS, Event
 from fakedev.model.errors import ControlError
 from fakedev.model.machine import Machine
-from fakedev.model.ranges import Range, parse_number, parse_range
-from fakedev.model.verdict import Verdict
+from fakedev.model.ranges import parse_number
 
 PEEK_LIMIT = 16 << 20
 NAME_LIMIT = 255
-LONGEST_WAIT = 10.0**7
-_MISSING: Any = object()
-
-
-class Arguments:
-    """The arguments of one request; what is not asked for is an error."""
-
-    def __init__(self, verb: str, values: dict[str, Any]) -> None:
-        self._verb = verb
-        self._values = dict(values)
-
-    def take(self, name: str, kind: type, default: Any = _MISSING) -> Any:
-        """The argument `name`, which must be a `kind`. Raises ControlError (EINVAL)."""
-        value = self._values.pop(name, default)
-        if value is _MISSING:
-            raise self._error(f"needs the argument {name!r}")
-        if value is not default and (
-            not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool)
-        ):
-            raise self._error(f"{name!r} is not a {kind.__name__}")
-        return value
-
-    def seconds(self, name: str) -> float | None:
-        """An optional time. Raises ControlError (EINVAL)."""
-        value = self._values.pop(name, None)
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if value is not None and not (number and 0 <= value <= LONGEST_WAIT):
-            raise self._error(f"{name!r} is a number of seconds up to {LONGEST_WAIT:.0f}")
-        return None if value is None else float(value)
-
-    def range(self) -> Range:
-        """The argument `range`."""
-        return parse_range(self.take("range", str))
-
-    def finish(self) -> None:
-        """Raise ControlError when arguments are left."""
-        if self._values:
-            raise self._error(f"has no argument {min(self._values)!r}")
-
-    def _error(self, message: str) -> ControlError:
-        return ControlError(f"{self._verb}: {message}", errno=errno.EINVAL)
 
 
 def event_json(event: Event) -> dict[str, Any]:
     """An event as the log shows it."""
-    span = str(event.span) if event.span else None
-    return {"number": event.number, "kind": event.kind, "message": event.message, "range": span}
-
-
-def verdict_json(verdict: Verdict) -> dict[str, Any]:
-    """A verdict as `explain` shows it."""
-    owner = verdict.resource
-    return {
-        "allowed": verdict.allowed,
-        "errno": errno.errorcode.get(verdict.errno),
-        "access": verdict.access.name.lower(),
-        "rule": verdict.rule,
-        "resource": None if owner is None else f"{owner.start:08x}-{owner.end:08x} : {owner.name}",
-    }
+    shown: dict[str, Any] = {"number": event.number, "kind": event.kind, "message": event.message}
+    shown["range"] = str(event.span) if event.span else None
+    if event.mappers:
+        shown["mappers"] = [
+            {"pid": m.pid, "comm": m.comm, "range": str(m.span)} for m in event.mappers
+        ]
+    return shown
 
 
 @dataclass(slots=True)
-class Verbs:
+class Verbs(PciVerbs):
     """The verbs of one machine. `about` is what `state` says beside the machine's own."""
 
     machine: Machine
@@ -193,11 +147,12 @@ class Verbs:
         return {"event": self.machine.now}
 
     def do_explain(self, arguments: Arguments) -> dict[str, Any]:
-        """The verdict on an operation."""
-        span = arguments.range()
+        """The verdict on an operation on a range, or on the file `path`."""
+        path = arguments.take("path", str, default=None)
+        text = str(arguments.range()) if path is None else path
         operation = arguments.take("op", str, default="read")
         arguments.finish()
-        return verdict_json(self.machine.explain(operation, span))
+        return verdict_json(explain(self.machine, operation, text))
 
     def do_wait(self, arguments: Arguments, gone: Callable[[], bool]) -> dict[str, Any]:
         """The first event of a kind after `since` (default: from now on). ETIMEDOUT after `timeout`."""

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from fakedev.model.errors import FakedevError, RangeError
 from fakedev.model.files import StaticFile
 from fakedev.model.ranges import parse_number
+from fakedev.model.words import closest
 
 Path = tuple[str | int, ...]
 Blob = Callable[[str], bytes]
@@ -56,10 +57,8 @@ class Firmware:
 
 def nearest(name: str, known: Collection[str]) -> str:
     """A question that proposes the known name nearest to `name`; "" when none is near."""
-    import difflib  # noqa: PLC0415 - slow to import, and only mistakes need it
-
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"did you mean {near[0]!r}?" if near else ""
+    near = closest(name, known, cutoff=0.5)
+    return f"did you mean {near!r}?" if near else ""
 
 
 class Problems:

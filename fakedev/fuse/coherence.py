@@ -23,33 +23,36 @@ An *alias* is one kernel inode through which pages of physical memory are mapped
 
 import errno
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from fakedev.fuse.deferred import Deferred
+from fakedev.fuse.jobs import Jobs
 from fakedev.fuse.owners import Alias, Owners
-from fakedev.model.effects import Effect, Reopened, Revoke
+from fakedev.model.effects import Changed, Effect, Reopened, Revoke
 from fakedev.model.machine import Machine
 from fakedev.model.ranges import PAGE_SHIFT, PAGE_SIZE, Range, page_round
-from fakedev.views.devmem import DevMemHandle
+from fakedev.model.world import settled
 from fakedev.views.node import Buffers, Refused
+from fakedev.views.physical import PhysicalHandle
 
 T = TypeVar("T")
 # Who needs pages only for a moment, and keeps losing the race for them, goes ahead after so many tries.
 PATIENCE = 100
-# Seconds without a job after which the notifier thread ends; the next job starts another one.
-IDLE = 5.0
 
 
 @dataclass(slots=True)
 class _Recall:
     """Pages that are being recalled from everyone but one; `again` when one was served meanwhile."""
 
-    span: Range
+    spans: tuple[Range, ...]
     but: Alias | None
     again: bool = False
+
+    def hits(self, span: Range) -> bool:
+        """Whether a page of `span` is among them."""
+        return any(mine.overlaps(span) for mine in self.spans)
 
 
 class Coherence:
@@ -57,27 +60,26 @@ class Coherence:
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._owners = Owners()
         self._aliases = self._owners.aliases
         self._recall: _Recall | None = None
         self._waiting: set[tuple[Alias, int]] = set()
-        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._starting = threading.Lock()
-        self._thread: threading.Thread | None = None
+        self._notifier = Jobs("fakedev-notifier", self._failed)
+        self.submit = self._notifier.submit
         machine.subscribers.append(self._on_effect)
         machine.settle = self.settle
+        machine.posted = self._post
+
+    def _failed(self, error: Exception) -> None:
+        self._machine.record("error", f"notifier: {error!r}")
 
     def close(self) -> None:
         """Stop the notifier thread after the jobs that are queued."""
         self._machine.subscribers.remove(self._on_effect)
-        self._machine.settle = lambda _, action: action()
-        with self._starting:
-            thread = self._thread
-            if thread is not None:
-                self._jobs.put(None)
-        if thread is not None:
-            thread.join()
+        self._machine.settle = settled
+        self._machine.posted = self._machine.publish
+        self._notifier.close()
 
     # -- accesses, called by workers ----------------------------------------------------------
 
@@ -98,7 +100,7 @@ class Coherence:
             if alias.opens == 0:
                 self._owners.drop(alias)
 
-    def fault(self, alias: Alias, handle: DevMemHandle, offset: int, size: int) -> Buffers:
+    def fault(self, alias: Alias, handle: PhysicalHandle, offset: int, size: int) -> Buffers:
         """Pages for the page cache of `alias`. Raises Refused, or Deferred if another alias has them."""
         with self._lock:
             alone = alias.filled and len(self._aliases) == 1 and self._recall is None
@@ -121,11 +123,11 @@ class Coherence:
                 return True
             self._owners.own(span, alias)
         recall = self._recall
-        if recall is not None and recall.but is not alias and recall.span.overlaps(span):
+        if recall is not None and recall.but is not alias and recall.hits(span):
             recall.again = True
         return False
 
-    def _judge(self, alias: Alias, handle: DevMemHandle, offset: int, size: int) -> Buffers:
+    def _judge(self, alias: Alias, handle: PhysicalHandle, offset: int, size: int) -> Buffers:
         """The pages, if this inode may have them."""
         if not alias.filled:
             self._owners.register(alias)
@@ -135,7 +137,7 @@ class Coherence:
         return self._pages(alias, handle, offset, size)
 
     @staticmethod
-    def _pages(alias: Alias, handle: DevMemHandle, offset: int, size: int) -> Buffers:
+    def _pages(alias: Alias, handle: PhysicalHandle, offset: int, size: int) -> Buffers:
         try:
             return handle.fault(offset, size)
         except Refused:
@@ -143,7 +145,7 @@ class Coherence:
                 alias.lost.add(page_round(handle.span(offset, size)))
             raise
 
-    def read(self, alias: Alias, handle: DevMemHandle, offset: int, size: int) -> Buffers:
+    def read(self, alias: Alias, handle: PhysicalHandle, offset: int, size: int) -> Buffers:
         """read(2). The kernel has written back what `alias` itself caches; others are asked to."""
         aliases = self._aliases
         if aliases and (len(aliases) > 1 or aliases[0] is not alias):
@@ -155,7 +157,7 @@ class Coherence:
                     )
         return handle.read(offset, size)
 
-    def write(self, alias: Alias, handle: DevMemHandle, offset: int, data: memoryview) -> int:
+    def write(self, alias: Alias, handle: PhysicalHandle, offset: int, data: memoryview) -> int:
         """write(2). Where pages may be mapped, it lands while nobody caches them."""
         with self._lock:
             if not self._aliases:
@@ -164,7 +166,7 @@ class Coherence:
             raise self._defer(lambda: self._without(span, None, lambda: handle.write(offset, kept)))
 
     def write_through(
-        self, alias: Alias, handle: DevMemHandle, offset: int, data: memoryview
+        self, alias: Alias, handle: PhysicalHandle, offset: int, data: memoryview
     ) -> int:
         """write(2) of a kernel without mappable direct I/O: the page is in its cache, and locked.
 
@@ -190,36 +192,42 @@ class Coherence:
 
     # -- the machine's side -------------------------------------------------------------------
 
-    def settle(self, span: Range, action: Callable[[], Any]) -> Any:
-        """Do `action` while no file caches a page of `span`; dirty pages are written back before."""
+    def settle(self, span: Range | Sequence[Range], action: Callable[[], Any]) -> Any:
+        """Do `action` while no file caches a page of the range or ranges; dirty ones are written back before.
+
+        `action` must not settle again: it runs under the lock.
+        """
         with self._lock:
             if not self._aliases:
                 return action()
-        return self._await(lambda: self._without(span, None, action))
+        return self._await(lambda: self._without(_spans(span), None, action))
+
+    def caching(self) -> tuple[Alias, ...]:
+        """Files that pages are cached of."""
+        return tuple(self._aliases)
+
+    def quietly(self, action: Callable[[], T]) -> T | None:
+        """Do `action`, which may settle, if no file caches anything; else None, and it is not done."""
+        with self._lock:
+            return None if self._aliases else action()
 
     def _on_effect(self, effect: Effect) -> None:
         if isinstance(effect, Revoke):
             self._await(lambda: self._revoke(effect.span))
         elif isinstance(effect, Reopened):
             self._await(lambda: self._expire_lost(effect.span))
+        elif isinstance(effect, Changed):
+            self.settle(effect.span, lambda: None)
+
+    def _post(self, effect: Effect) -> None:
+        """Carry out an effect soon: for who must not wait, because the notifier may wait for it."""
+        self.submit(lambda: self._machine.publish(effect))
 
     # -- jobs of the notifier thread ----------------------------------------------------------
 
-    def submit(self, job: Callable[[], None]) -> None:
-        """Queue a job that handles its own errors; the thread runs while there is something to do."""
-        with self._starting:
-            self._jobs.put(job)
-            if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._work, name="fakedev-notifier", daemon=True
-                )
-                self._thread.start()
-
     def _defer(self, job: Callable[[], Any]) -> Deferred:
         """Queue a job whose outcome answers a request; the lock is held."""
-        deferred = Deferred(job)
-        self.submit(deferred.run)
-        return deferred
+        return self._notifier.defer(job)
 
     def _defer_locked(self, alias: Alias, span: Range, job: Callable[[], Any]) -> Deferred:
         """Queue a job whose request holds the lock of a page of `alias` until it is answered."""
@@ -250,32 +258,13 @@ class Coherence:
         parts += [(at, pages.stop)] if at < pages.stop else []
         return [Range(a << PAGE_SHIFT, b - a << PAGE_SHIFT) for a, b in parts]
 
-    def _work(self) -> None:
-        while (job := self._next_job()) is not None:
-            try:
-                job()
-            except Exception as error:  # noqa: BLE001 - without this thread every mount would hang
-                self._machine.record("error", f"notifier: {error!r}")
-
-    def _next_job(self) -> Callable[[], None] | None:
-        """The next job, or None when this thread is to end: idle for a while, or closed."""
-        while True:
-            try:
-                return self._jobs.get(timeout=IDLE)
-            except Empty:
-                with self._starting:
-                    if self._jobs.empty():
-                        self._thread = None
-                        return None
-
     def _await(self, job: Callable[[], Any]) -> Any:
-        if threading.current_thread() is self._thread:
-            return job()
-        with self._lock:
-            deferred = self._defer(job)
-        return deferred.wait()
+        return self._notifier.wait(job)
 
-    def _grant(self, alias: Alias, handle: DevMemHandle, offset: int, size: int) -> Buffers:
+    tell = _await
+    """Do a job on the notifier thread, the only one that sends notifications, and wait for it."""
+
+    def _grant(self, alias: Alias, handle: PhysicalHandle, offset: int, size: int) -> Buffers:
         """Make `alias` the owner of a page and return its bytes."""
         span = handle.span(offset, size)
 
@@ -288,19 +277,20 @@ class Coherence:
 
     def _without(
         self,
-        span: Range,
+        span: Range | Sequence[Range],
         but: Alias | None,
         action: Callable[[], T],
         *,
         patience: int | None = PATIENCE,
     ) -> T:
         """Do `action` under the lock when nobody but `but` caches a page of `span`."""
+        spans = _spans(span)
         while True:
             with self._lock:
-                held = self._held(span, but)
+                held = [piece for one in spans for piece in self._held(one, but)]
                 if not held:
                     return action()
-                recall = self._recall = _Recall(span, but)
+                recall = self._recall = _Recall(spans, but)
             for alias, run in held:
                 alias.invalidate(run)
             with self._lock:
@@ -321,16 +311,23 @@ class Coherence:
 
     def _revoke(self, span: Range) -> None:
         with self._lock:
-            for alias in self._aliases:
+            hit = [alias for alias in self._aliases if alias.revocable()]
+            for alias in hit:
                 alias.lost.add(span)
-            held = [(a, part) for a in self._aliases for part in self._unlocked(a, span)]
+            held = [(a, part) for a in hit for part in self._unlocked(a, span)]
         for alias, part in held:
             alias.invalidate(part)
+        # A resourceN may be mapped anew although pages of it were claimed.
+        self._expire_lost(span, lambda alias: alias.mappable(span))
 
-    def _expire_lost(self, span: Range) -> None:
+    def _expire_lost(self, span: Range, which: Callable[[Alias], bool] = lambda _: True) -> None:
         """Pages can be mapped again: by inodes that never lost them."""
         with self._lock:
             worn = [a for a in self._aliases if not a.expired and a.lost.overlaps(span)]
-        for alias in worn:
+        for alias in filter(which, worn):
             alias.expired = True
             alias.expire()
+
+
+def _spans(span: Range | Sequence[Range]) -> tuple[Range, ...]:
+    return (span,) if isinstance(span, Range) else tuple(span)

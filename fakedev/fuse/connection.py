@@ -6,11 +6,12 @@ import io
 import mmap
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from fakedev.fuse import wire
 from fakedev.fuse.coherence import Coherence
 from fakedev.fuse.deferred import Deferred
+from fakedev.fuse.jobs import Jobs
 from fakedev.fuse.session import MAX_TRANSFER, Body, Options, Session
 from fakedev.model.ranges import Range
 from fakedev.views.node import Refused
@@ -36,11 +37,13 @@ class Connection:
         options: Options | None = None,
         *,
         refused: Callable[[int, str, Range, Refused], None] = lambda *_: None,
+        verbs: Jobs | None = None,
     ) -> None:
         self._fd = fd
         self._file = io.FileIO(fd, "rb", closefd=False)  # its readinto costs half an os.readv
         self._coherence = coherence
-        self.session = Session(tree, coherence, options or Options(), self._notify, refused)
+        options = options or Options()
+        self.session = Session(tree, coherence, options, self._notify, refused, verbs)
         self._left = WORKERS
         self._lock = threading.Lock()
         self._turn = threading.Lock()
@@ -165,6 +168,16 @@ class Connection:
             WRITEV(self._fd, (PACK_HEADER(length, -error, unique), *body))
         except OSError:
             return  # ENOENT: interrupted; ENODEV: the mount is gone
+
+    def names_changed(self, directory: str, names: Sequence[str]) -> None:
+        """Drop what the kernel has cached of these entries, positive or negative, and wait until it did."""
+        messages = self.session.stale(directory, names)
+        if messages:
+            self._coherence.tell(lambda: self._notify_all(messages))
+
+    def _notify_all(self, messages: Sequence[bytes]) -> None:
+        for message in messages:
+            self._notify(message)
 
     def _notify(self, message: bytes) -> None:
         with contextlib.suppress(OSError):  # ENOENT: the kernel has no such inode any more

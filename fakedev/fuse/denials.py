@@ -6,6 +6,9 @@ from fakedev.model.machine import Machine
 from fakedev.model.ranges import Range
 from fakedev.views.node import Refused
 
+# Between two of them a refusal may be repeated without news.
+REPEATED = ("denied", "lost")
+
 
 class Denials:
     """Records refusals that have a verdict as `denied` events of `machine`."""
@@ -24,7 +27,7 @@ class Denials:
         if error.verdict is None:
             return
         refusal = (pid, what, span)
-        if refusal == self._last and self._machine.events[-1].kind == "denied":
+        if refusal == self._last and self._machine.events[-1].kind in REPEATED:
             return
         self._last = refusal
         where = f"{what} of {span.size} bytes at {span.start:#x}"

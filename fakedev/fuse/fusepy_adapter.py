@@ -42,7 +42,7 @@ from fakedev.fuse import fusepy_library, mount
 from fakedev.fuse.coherence import Coherence
 from fakedev.fuse.denials import Denials
 from fakedev.fuse.fusepy_operations import Operations
-from fakedev.fuse.session import LIFETIME
+from fakedev.fuse.names import LIFETIME
 from fakedev.model.errors import HostError
 from fakedev.model.machine import Machine
 from fakedev.model.ranges import Range
@@ -72,6 +72,7 @@ class Mount:
         self._ended = threading.Event()
         self._failure: Exception | None = None
         self._nodeids: dict[str, int] = {}
+        self._machine = machine
         tree = Tree(machine)
         self._coherence: Coherence | None = Coherence(machine)
         operations = Operations(
@@ -104,11 +105,13 @@ class Mount:
                 f"libfuse cannot mount on {self.directory} (status {self._failure}; its own words"
                 " are on stderr); `fakedev doctor` shows what this host allows"
             )
-        memory = [path for path, node in tree.walk() if isinstance(node, DevMem)]
+        memory = [path for path, node in tree.walk(live=False) if isinstance(node, DevMem)]
         self._nodeids = {path: Path(self.directory + path).stat().st_ino for path in memory}
 
     def _run(self, operations: Operations) -> None:
-        timeouts = dict.fromkeys(("attr_timeout", "entry_timeout"), LIFETIME)
+        # Nodes of PCI come and go, and libfuse cannot be told by name: then nothing is trusted long.
+        lifetime = LIFETIME if self._machine.pci is None else 0
+        timeouts = dict.fromkeys(("attr_timeout", "entry_timeout"), lifetime)
         try:
             self._mfusepy.FUSE(
                 operations, self.directory, raw_fi=True, foreground=True, fsname="fakedev",

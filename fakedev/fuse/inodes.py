@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 from fakedev.fuse import wire
 from fakedev.fuse.owners import Alias
-from fakedev.views.devmem import DevMemHandle
 from fakedev.views.node import Handle, Node
+from fakedev.views.physical import PhysicalHandle
 
 
 @dataclass(slots=True, eq=False)
@@ -30,7 +30,7 @@ class OpenFile:
 
     inode: Inode
     handle: Handle | None = None
-    device: DevMemHandle | None = None
+    device: PhysicalHandle | None = None
     names: list[tuple[str, Node | None]] = field(default_factory=list)
 
 
@@ -48,6 +48,10 @@ class Inodes:
     def get(self, nodeid: int) -> Inode | None:
         """The inode behind a nodeid."""
         return self._by_id.get(nodeid)
+
+    def known(self, node: Node) -> Inode | None:
+        """The inode of a node that the kernel has asked for."""
+        return self._by_node.get(id(node))
 
     def of(self, node: Node) -> Inode:
         """The inode that a look-up of this node resolves to: a new one when the last has expired."""

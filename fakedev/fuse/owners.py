@@ -2,25 +2,54 @@
 
 from collections.abc import Callable, Iterator
 
+from fakedev.fuse.mappers import Mapped
 from fakedev.fuse.rangeset import RangeSet
 from fakedev.model.ranges import PAGE_SHIFT, Range
+
+
+def _no(_: Range) -> bool:
+    return False
+
+
+def _yes() -> bool:
+    return True
 
 
 class Alias:
     """One inode that shows physical memory.
 
-    `invalidate` drops cached pages of a physical range, `expire` what its name resolves to.
+    `invalidate` drops cached pages of a physical range, `expire` what its name resolves to;
+    `revocable` tells whether a claim takes its pages, `mappable` whether they may be mapped anew.
+    `file` is how /proc/PID/maps shows it, `openers` who has it open, by descriptor.
     """
 
-    __slots__ = ("expire", "expired", "filled", "invalidate", "lost", "opens")
+    __slots__ = (
+        "expire", "expired", "file", "filled", "invalidate", "lost", "mappable", "openers", "opens",
+        "revocable",
+    )  # fmt: skip
 
-    def __init__(self, *, invalidate: Callable[[Range], None], expire: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        *,
+        invalidate: Callable[[Range], None],
+        expire: Callable[[], None],
+        revocable: Callable[[], bool] = _yes,
+        mappable: Callable[[Range], bool] = _no,
+    ) -> None:
         self.invalidate = invalidate
         self.expire = expire
+        self.revocable = revocable
+        self.mappable = mappable
+        self.file: Mapped | None = None
+        self.openers: dict[int, tuple[int, str]] = {}
         self.expired = False
         self.filled = False
         self.lost = RangeSet()
         self.opens = 0
+
+    def who(self) -> list[tuple[int, str]]:
+        """Pid and name of each process that has it open."""
+        return list(self.openers.values())
 
 
 class Owners:

@@ -9,9 +9,12 @@ from dataclasses import dataclass, replace
 from fakedev.fuse.coherence import Coherence
 from fakedev.fuse.connection import Connection
 from fakedev.fuse.denials import Denials
+from fakedev.fuse.jobs import Jobs
 from fakedev.fuse.session import Options
+from fakedev.fuse.witness import Witness
+from fakedev.model.effects import Effect, NodesChanged
 from fakedev.model.machine import Machine
-from fakedev.views.tree import HostEntry, Tree, listing
+from fakedev.views.tree import HostEntry, Tree, listing, live_directories
 
 # For tests, and for hosts whose kernel misbehaves: serve as to a kernel before 6.6.
 FORCE_CACHED = "FAKEDEV_CACHED"
@@ -19,9 +22,15 @@ FORCE_CACHED = "FAKEDEV_CACHED"
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """One path of the tree: its kind is `file`, `dir` or `symlink`."""
+    """One path of the tree: its kind is `file`, `dir` or `symlink`.
+
+    `opaque`: a directory whose content is not listed, and replaces the host's; `merge`: the host's
+    own entries stay visible in it, below it as well.
+    """
 
     kind: str
+    opaque: bool = False
+    merge: bool = False
 
 
 def service_of(machine: Machine) -> "Service":
@@ -42,10 +51,27 @@ class Service:
         self._connections: list[Connection] = []
         self._prepared: Tree | None = None
         self._lock = threading.Lock()
+        self._verbs = Jobs(
+            "fakedev-verbs", lambda error: machine.record("error", f"verb: {error!r}")
+        )
+        machine.subscribers.append(self._on_effect)
+        self._witness = Witness(machine, self.coherence.caching)
+
+    def _failed(self, error: Exception) -> None:
+        self.machine.record("error", f"verb: {error!r}")
+
+    def _on_effect(self, effect: Effect) -> None:
+        if isinstance(effect, NodesChanged):
+            for connection in self.connections:
+                connection.names_changed(effect.directory, effect.names)
 
     def tree_listing(self) -> dict[str, Listed]:
-        """Return every path of the machine's tree."""
-        return {path: Listed(_kind(mode)) for path, mode in listing(self.machine).items()}
+        """Return every path of the machine's tree; what comes and goes is covered by its directory."""
+        listed = {path: Listed(_kind(mode)) for path, mode in listing(self.machine).items()}
+        return listed | {
+            path: Listed("dir", opaque=not merge, merge=merge)
+            for path, merge in live_directories(self.machine).items()
+        }
 
     def shadow(self, path: str, entries: Iterable[HostEntry], *, mode: int) -> None:
         """Serve `path` to sandboxes from now on merged with the host's entries."""
@@ -78,7 +104,12 @@ class Service:
         if os.environ.get(FORCE_CACHED) == "1":
             options = replace(options, cached=True)
         connection = Connection(
-            fuse_fd, tree, self.coherence, options, refused=Denials(self.machine)
+            fuse_fd,
+            tree,
+            self.coherence,
+            options,
+            refused=Denials(self.machine),
+            verbs=self._verbs,
         )
         with self._lock:
             self._connections = [*self.connections, connection]
@@ -93,6 +124,9 @@ class Service:
         """Wait for the mounts, which the caller has ended, then stop the notifier."""
         for connection in self.connections:
             connection.wait_closed(timeout)
+        self._verbs.close()
+        self.machine.subscribers.remove(self._on_effect)
+        self._witness.close()
         self.coherence.close()
         if self.machine.service is self:
             self.machine.service = None

@@ -36,6 +36,7 @@ FOPEN_CACHE_DIR = 1 << 3
 READ_LOCKOWNER = 1 << 1
 WRITE_CACHE = 1 << 0
 GETATTR_FH = 1 << 0
+FATTR_MODE = 1 << 0
 FATTR_SIZE = 1 << 3
 
 
@@ -47,6 +48,13 @@ class Opcode(enum.IntEnum):
     GETATTR = 3
     SETATTR = 4
     READLINK = 5
+    SYMLINK = 6
+    MKNOD = 8
+    MKDIR = 9
+    UNLINK = 10
+    RMDIR = 11
+    RENAME = 12
+    LINK = 13
     OPEN = 14
     READ = 15
     WRITE = 16
@@ -59,6 +67,7 @@ class Opcode(enum.IntEnum):
     READDIR = 28
     RELEASEDIR = 29
     ACCESS = 34
+    CREATE = 35
     INTERRUPT = 36
     DESTROY = 38
     IOCTL = 39
@@ -67,6 +76,7 @@ class Opcode(enum.IntEnum):
     BATCH_FORGET = 42
     FALLOCATE = 43
     READDIRPLUS = 44
+    RENAME2 = 45
     LSEEK = 46
     COPY_FILE_RANGE = 47
 
@@ -129,6 +139,7 @@ SETATTR_IN = Layout(
     "valid:I padding:I fh:Q size:Q lock_owner:Q atime:Q mtime:Q ctime:Q atimensec:I mtimensec:I "
     "ctimensec:I mode:I unused4:I uid:I gid:I unused5:I",
 )
+SETATTR_MODE = list(SETATTR_IN.offsets).index("mode")
 OPEN_IN = Layout("fuse_open_in", "flags:I open_flags:I")
 OPEN_OUT = Layout("fuse_open_out", "fh:Q open_flags:I padding:I")
 READ_IN = Layout("fuse_read_in", "fh:Q offset:Q size:I read_flags:I lock_owner:Q flags:I padding:I")

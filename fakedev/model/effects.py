@@ -27,17 +27,42 @@ class Changed:
     span: Range
 
 
-Effect = Revoke | Reopened | Changed
+@dataclass(frozen=True, slots=True)
+class Mapper:
+    """A process that had a physical range mapped."""
+
+    pid: int
+    comm: str
+    span: Range
 
 
-EVENT_KINDS = ("claim", "revoke", "release", "denied", "poke", "reset", "error")
+@dataclass(frozen=True, slots=True)
+class NodesChanged:
+    """Entries of a directory of the tree came, went, or are other nodes now."""
+
+    directory: str
+    names: tuple[str, ...]
+
+
+Effect = Revoke | Reopened | Changed | NodesChanged
+
+
+EVENT_KINDS = (
+    "claim", "revoke", "lost", "release", "denied", "poke", "reset", "error",
+    "module", "probe", "bind", "unbind", "remove", "rescan", "unplug", "plug", "power", "link",
+    "reset-function", "config",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One line of the machine's log. `number` counts from 1; `kind` is a word to wait for."""
+    """One line of the machine's log. `number` counts from 1; `kind` is a word to wait for.
+
+    `mappers` are the processes that lost a mapping by it.
+    """
 
     number: int
     kind: str
     message: str
     span: Range | None = None
+    mappers: tuple[Mapper, ...] = ()

@@ -32,6 +32,7 @@ from fakedev.model.snapshot import (
     go_back,
 )
 from fakedev.model.sources import anonymous, as_content, byte_view, check_fits, file_patches
+from fakedev.model.window import Target, WindowBacking, shows
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -123,6 +124,34 @@ class PhysicalMemory:
     def remove(self, start: int, size: int) -> None:
         """Take memory away; segments that lie there in part are cut. Gaps are no error."""
         self._install(self._layout.replace(start, check_range(start, size), []))
+
+    # Windows
+
+    def map_window(
+        self, start: int, size: int, target: Target, *, name: str = "", offset: int = 0
+    ) -> None:
+        """Let `target` answer from its byte `offset` on, wherever nothing else does yet.
+
+        What is there already keeps its place, as the first of two devices at one address does.
+        """
+        end = check_range(start, size)
+        for low, high, segment in list(self._layout.pieces(start, end)):
+            if segment is None:
+                backing = WindowBacking(low, high - low, target, base=low - start + offset)
+                self._add(Segment(low, high - low, name, backing))
+
+    def unmap_window(self, target: Target) -> list[Range]:
+        """Take every window of `target` away; returns where they were."""
+        gone = [segment.range for segment in self.segments if shows(segment, target)]
+        for span in gone:
+            self._install(self._layout.replace(span.start, span.end, []))
+        return gone
+
+    def extents(self, low: int, high: int) -> Iterator[tuple[int, int]]:
+        """Return where `low`..`high` may hold anything but zeros."""
+        for first, last, segment in self._layout.pieces(low, high):
+            if segment is not None:
+                yield from segment.backing.extents(first, last)
 
     # Contents
 

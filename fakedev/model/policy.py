@@ -16,7 +16,7 @@ from typing import Self
 from fakedev.model.flags import IORESOURCE_SYSTEM_RAM
 from fakedev.model.intervals import Cell, Compiler, IntervalMap
 from fakedev.model.kernel import KernelRules
-from fakedev.model.ranges import ADDRESS_LIMIT, PAGE_MASK, Range
+from fakedev.model.ranges import ADDRESS_LIMIT, PAGE_MASK, Range, page_round
 from fakedev.model.resource import Resource, conflict_text
 from fakedev.model.resources import ResourceTree
 from fakedev.model.verdict import Access, Verdict, exclusive_rule, ram_rule
@@ -228,6 +228,19 @@ class Policy:
         if len(cells) == 1:
             cells[0].mapped = verdict
         return verdict
+
+    def mmap_bar(self, bar: Range) -> Verdict:
+        """Judge a mapping through `resourceN` (`pci_mmap_resource`): the BAR's first page decides."""
+        page = page_round(bar)
+        if self.rules.lockdown_level != "none":
+            rule = "pci_mmap_resource: security_locked_down(LOCKDOWN_PCI_ACCESS)"
+            return _refused(errno.EPERM, rule, page.start, page.end)
+        exclusive = self.iomem_is_exclusive(bar.start)
+        if exclusive is None:
+            rule = "pci_mmap_resource: the first page of the BAR is not exclusive"
+            return _allowed(rule, page.start, page.end)
+        rule = f"pci_mmap_resource: {exclusive_rule(page.start, exclusive, self.rules)}"
+        return _refused(errno.EINVAL, rule, page.start, page.end, exclusive)
 
     # -- verdicts -------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from fakedev.model.contents import (
     ZERO,
@@ -17,9 +17,12 @@ from fakedev.model.files import StaticFile
 from fakedev.model.kernel import KernelRules
 from fakedev.model.memory import PhysicalMemory
 from fakedev.model.resources import Resource, ResourceTree
+from fakedev.profiles.garbage import no_collections
 from fakedev.profiles.plan import Fill, Placement, Profile, ResourcePlan
 
 if TYPE_CHECKING:
+    from fakedev.devices.pci.build import ProfileBus
+    from fakedev.devices.pci.plan import BarPlan
     from fakedev.model.machine import Machine
 
 
@@ -31,6 +34,9 @@ class Parts(NamedTuple):
     tree: ResourceTree
     files: Mapping[str, StaticFile]
     high_memory: int
+    ports: ResourceTree | None = None
+    port_space: PhysicalMemory | None = None
+    pci: ProfileBus | None = None
 
 
 def build_machine(profile: Profile, *, name: str | None = None) -> Machine:
@@ -41,31 +47,92 @@ def build_machine(profile: Profile, *, name: str | None = None) -> Machine:
     from fakedev.model.machine import Machine  # noqa: PLC0415 - `build_parts` does without
 
     parts = build_parts(profile)
-    return Machine(
+    machine = Machine(
         parts.rules,
         parts.memory,
         parts.tree,
         name=name or profile.name,
         files=parts.files,
         high_memory=parts.high_memory,
+        ports=parts.ports,
     )
+    if parts.pci is not None and parts.port_space is not None:
+        machine.port_space = parts.port_space
+        machine.pci = parts.pci
+        parts.pci.attach(machine)
+    return machine
 
 
 def build_parts(profile: Profile) -> Parts:
-    """Rules, memory, resource tree and files of a profile. Raises as `build_machine`."""
+    """Rules, memory, resource trees, files and PCI of a profile. Raises as `build_machine`."""
+    with no_collections():
+        return _build_parts(profile)
+
+
+def _build_parts(profile: Profile) -> Parts:
     rules = dict(profile.rules)
     version = str(rules.pop("version"))
-    return Parts(
+    parts = Parts(
         KernelRules.preset(version, **rules),
         build_memory(profile),
         build_tree(profile.resources),
         profile.files,
         profile.high_memory,
     )
+    return parts if profile.pci is None else _with_pci(parts, profile)
+
+
+def _with_pci(parts: Parts, profile: Profile) -> Parts:
+    """PCI as it is after boot: windows in memory, nodes in the trees, drivers bound."""
+    from fakedev.devices.pci import build as pci  # noqa: PLC0415 - for machines that have it
+
+    if profile.pci is None:
+        return parts
+    port_space = PhysicalMemory(undecoded=profile.undecoded)
+    ports = pci.build_ports(profile.pci)
+    try:
+        fabric = pci.build_fabric(profile.pci, parts.memory, port_space, bar_memory)
+    except (MemoryLayoutError, OSError) as error:
+        raise ProfileError([f"{profile.path}: {error}"]) from None
+    bus = pci.build_bus(profile.pci, fabric, parts.tree, ports)
+    return parts._replace(ports=ports, port_space=port_space, pci=bus)
+
+
+def bar_memory(bar: BarPlan) -> PhysicalMemory:
+    """The memory behind a BAR, from its own address 0 on, with what is placed there."""
+    memory = PhysicalMemory()
+    memory.add(0, bar.size, _moved(content_of(bar.fill), bar.start))
+    for placement in bar.contents:
+        _place(memory, placement, base=bar.start)
+    return memory
+
+
+class _Moved(Content):
+    """A content that depends on the address, as it was at the address that it was placed at."""
+
+    __slots__ = ("_base", "_content")
+    kind: ClassVar[str] = "moved"
+
+    def __init__(self, content: Content, base: int) -> None:
+        self._content = content
+        self._base = base
+
+    def generate(self, address: int, size: int, *, origin: int) -> bytes:
+        """Ask the content inside for the bytes of the physical address at boot."""
+        base = self._base
+        return self._content.generate(address + base, size, origin=origin + base)
+
+    def __str__(self) -> str:
+        return str(self._content)
+
+
+def _moved(content: Content, base: int) -> Content:
+    wandering = isinstance(content, AddressPattern | RandomContent)
+    return _Moved(content, base) if wandering else content
 
 
 def build_memory(profile: Profile) -> PhysicalMemory:
-    """The memory with everything in its place."""
+    """The memory with everything in its place, without that of devices."""
     memory = PhysicalMemory(undecoded=profile.undecoded)
     try:
         for segment in profile.segments:
@@ -83,13 +150,14 @@ def build_memory(profile: Profile) -> PhysicalMemory:
     return memory
 
 
-def _place(memory: PhysicalMemory, placement: Placement) -> None:
+def _place(memory: PhysicalMemory, placement: Placement, *, base: int = 0) -> None:
     if placement.data:
         memory.place(placement.start, placement.data)
     elif placement.path:
         memory.load(placement.start, placement.path, offset=placement.offset, size=placement.size)
     else:
-        memory.fill(placement.start, placement.size, content_of(placement.fill))
+        content = _moved(content_of(placement.fill), base) if base else content_of(placement.fill)
+        memory.fill(placement.start, placement.size, content)
 
 
 def content_of(fill: Fill) -> Content:

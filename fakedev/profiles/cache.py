@@ -15,15 +15,18 @@ import json
 import os
 import stat
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fakedev.model.files import StaticFile
 from fakedev.profiles.blobs import BLOB_LIMIT, BlobError, open_regular, read_regular
 from fakedev.profiles.plan import Fill, Placement, Profile, ResourcePlan, SegmentPlan
 
+if TYPE_CHECKING:
+    from fakedev.devices.pci.plan import PciPlan
+
 SIZE_LIMIT = 8 << 20
 ENTRY_LIMIT = 64
-_CODE = ("profiles", "firmware", "model")
+_CODE = ("profiles", "firmware", "devices/pci", "model")
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
@@ -139,21 +142,12 @@ def _freeze(profile: Profile) -> dict[str, Any]:
         "segments": [
             [*segment[:3], _fill(segment.fill), segment.readonly] for segment in profile.segments
         ],
-        "placements": [
-            [
-                item.start,
-                item.size,
-                _pack(item.data),
-                item.path,
-                item.offset,
-                _fill(item.fill),
-            ]
-            for item in profile.placements
-        ],
+        "placements": [_placement(item) for item in profile.placements],
         "resources": profile.resources,
         "files": files,
         "high_memory": profile.high_memory,
         "inputs": dict(profile.inputs),
+        "pci": _freeze_pci(profile.pci),
     }
 
 
@@ -177,17 +171,40 @@ def _thaw(stored: dict[str, Any]) -> Profile:
                 SegmentPlan(start, size, name, _thaw_fill(fill), readonly)
                 for start, size, name, fill, readonly in stored["segments"]
             ),
-            "placements": tuple(
-                Placement(start, size, _unpack(data), path, offset, _thaw_fill(fill))
-                for start, size, data, path, offset, fill in stored["placements"]
-            ),
+            "placements": tuple(map(_thaw_placement, stored["placements"])),
             "resources": tuple(ResourcePlan(*node) for node in stored["resources"]),
             "files": {
                 path: StaticFile(mode, _unpack(data), size)
                 for path, (mode, data, size) in stored["files"].items()
             },
+            "pci": _thaw_pci(stored["pci"]),
         }
     )
+
+
+def _placement(item: Placement) -> list[Any]:
+    return [item.start, item.size, _pack(item.data), item.path, item.offset, _fill(item.fill)]
+
+
+def _thaw_placement(stored: list[Any]) -> Placement:
+    start, size, data, path, offset, fill = stored
+    return Placement(start, size, _unpack(data), path, offset, _thaw_fill(fill))
+
+
+def _freeze_pci(plan: "PciPlan | None") -> list[Any] | None:
+    if plan is None:
+        return None
+    from fakedev.profiles.cache_pci import freeze_pci  # noqa: PLC0415 - for machines that have it
+
+    return freeze_pci(plan, fill=_fill, placement=_placement, pack=_pack)
+
+
+def _thaw_pci(stored: list[Any] | None) -> "PciPlan | None":
+    if stored is None:
+        return None
+    from fakedev.profiles.cache_pci import thaw_pci  # noqa: PLC0415 - for machines that have it
+
+    return thaw_pci(stored, fill=_thaw_fill, placement=_thaw_placement, unpack=_unpack)
 
 
 def _thaw_fill(stored: list[Any]) -> Fill:

@@ -8,6 +8,7 @@ Nothing is built here; what `fakedev check` finds is found in this step and in t
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 from fakedev.firmware.e820 import E820Map
 from fakedev.model.errors import FakedevError
@@ -19,11 +20,21 @@ from fakedev.model.resources import Resource, ResourceTree
 from fakedev.profiles.compile_files import static_files
 from fakedev.profiles.compile_firmware import build_map, firmware
 from fakedev.profiles.compile_iomem import TreeBuilder, flatten, top_of_ram
-from fakedev.profiles.compile_memory import Area, memory_map, overlaps, placements, segments
+from fakedev.profiles.compile_memory import (
+    Area,
+    memory_map,
+    overlaps,
+    placements,
+    segment_areas,
+    segments,
+)
 from fakedev.profiles.context import Context, Path
 from fakedev.profiles.plan import Placement, Profile
 from fakedev.profiles.schema import Document
 from fakedev.profiles.schema_kernel import Kernel
+
+if TYPE_CHECKING:
+    from fakedev.profiles.compile_pci import PciParts
 
 DEFAULT_VERSION = KernelRules().version
 
@@ -36,12 +47,19 @@ def compile_document(document: Document, path: str, context: Context) -> Profile
     ]
     overlaps(entries, context, what="e820 entry")
     e820 = build_map(document.firmware.e820, context)
-    mapped = memory_map(document.memory, e820.ram, _backed(entries), context)
-    tables = firmware(document.firmware, mapped, context)
     tree = _tree(document, e820, context)
+    own = segment_areas(document.memory, context)
+    known = [*own, *_backed(entries)]
+    pci = _pci(document, tree, known, context)
+    windows = pci.areas() if pci else []
+    mapped = memory_map(own, e820.ram, _backed(entries), windows, context)
+    tables = firmware(document.firmware, mapped, context)
     files: dict[str, StaticFile] = {**e820.files, **tables.files}
     files |= static_files(document.files, context)
     placed = [Placement(item.address, len(item.data), item.data) for item in tables.placed]
+    placed += placements(document.memory, mapped, context)
+    if pci:
+        placed = list(pci.divide(placed))
     return Profile(
         name=document.name or _stem(path),
         description=document.description.strip(),
@@ -49,13 +67,24 @@ def compile_document(document: Document, path: str, context: Context) -> Profile
         rules=_rules(document.kernel, context),
         undecoded=document.memory.undecoded,
         segments=segments(mapped),
-        placements=(*placed, *placements(document.memory, mapped, context)),
+        placements=tuple(placed),
         resources=flatten(tree),
         files=files,
         high_memory=top_of_ram(e820.high_memory, tree),
         inputs=dict(context.inputs.hashes),
         cacheable=context.inputs.cacheable,
+        pci=pci.plan(tables.placed, [*known, *windows]) if pci else None,
     )
+
+
+def _pci(
+    document: Document, tree: ResourceTree, known: list[Area], context: Context
+) -> PciParts | None:
+    if document.pci is None:
+        return None
+    from fakedev.profiles.compile_pci import compile_pci  # noqa: PLC0415 - for machines that have it
+
+    return compile_pci(document.pci, tree, known, context)
 
 
 def _stem(path: str) -> str:

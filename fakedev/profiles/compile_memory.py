@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import NamedTuple
 
 from fakedev.model.ranges import PAGE_MASK, PAGE_SIZE, Range, page_round
@@ -20,24 +20,32 @@ _WIDTHS = {"u8": 1, "u16": 2, "u32": 4, "u64": 8}
 
 
 class Area(NamedTuple):
-    """Memory and the place in the profile that makes it."""
+    """Memory and the place in the profile that makes it.
+
+    A `window` belongs to a device, which brings what answers there; `memory` is false for registers.
+    """
 
     span: Range
     name: str
     path: Path
     fill: Fill = Fill()
     readonly: bool = False
+    window: bool = False
+    memory: bool = True
 
 
-def overlaps(areas: list[Area], context: Context, *, what: str, compared: str = "") -> None:
+def overlaps(
+    areas: list[Area], context: Context, *, what: str, compared: Container[str] = ()
+) -> None:
     """Report each area that shares bytes with one that starts before it, naming both places.
 
-    Areas of the section `compared` have been compared with each other before.
+    Areas of a section in `compared` have been compared with each other before.
     """
     ordered = sorted(areas, key=lambda area: area.span)
     widest: Area | None = None
     for area in ordered:
-        known = widest is not None and area.path[0] == widest.path[0] == compared
+        section = str(area.path[0])
+        known = widest is not None and section == widest.path[0] and section in compared
         if widest is not None and not known and area.span.start < widest.span.end:
             context.report(
                 f"{what} {area.span} ({area.name}) overlaps {widest.span} ({widest.name}) "
@@ -52,7 +60,9 @@ class MemoryMap:
     """The memory that decodes, as sorted areas and as runs without a gap."""
 
     def __init__(self, areas: list[Area]) -> None:
-        self.areas = sorted(areas, key=lambda area: area.span)
+        ordered = sorted(areas, key=lambda area: area.span)
+        self.areas = [area for area in ordered if area.memory]
+        self.registers = [area for area in ordered if not area.memory]
         self.runs: list[Range] = []
         for area in self.areas:
             last = self.runs[-1] if self.runs else None
@@ -71,6 +81,11 @@ class MemoryMap:
         room = self.room(span.start)
         if room >= span.size:
             return True
+        block = next((area for area in self.registers if span.overlaps(area.span)), None)
+        if block is not None:
+            context.report(f"{block.name} answers at {block.span} with registers, which hold no content; "
+                           "give the registers their values", *path)  # fmt: skip
+            return False
         if room == 0:
             text = f"nothing decodes at {span.start:#x}{self._near(span.start)}"
         else:
@@ -91,15 +106,21 @@ class MemoryMap:
 
 
 def memory_map(
-    memory: Memory, ram: Sequence[Range], entries: list[Area], context: Context
-) -> MemoryMap:
-    """All memory: `ram` (what the chips of the e820 map answer) and the segments.
+    own: list[Area], ram: Sequence[Range], entries: list[Area], windows: list[Area],
+    context: Context,
+) -> MemoryMap:  # fmt: skip
+    """All memory: `ram` (what the chips of the e820 map answer), segments, and memory of devices.
 
     `entries` are the e820 entries behind `ram`, as the profile writes them.
     """
-    own = [_segment_area(segment, index, context) for index, segment in enumerate(memory.segments)]
-    overlaps([*own, *entries], context, what="memory", compared="firmware")
-    return MemoryMap([*own, *(Area(span, "System RAM", ("firmware", "e820")) for span in ram)])
+    overlaps([*own, *entries, *windows], context, what="memory", compared=("firmware", "pci"))
+    chips = [Area(span, "System RAM", ("firmware", "e820")) for span in ram]
+    return MemoryMap([*own, *chips, *windows])
+
+
+def segment_areas(memory: Memory, context: Context) -> list[Area]:
+    """What `segments:` says."""
+    return [_segment_area(segment, index, context) for index, segment in enumerate(memory.segments)]
 
 
 def _segment_area(segment: Segment, index: int, context: Context) -> Area:
@@ -117,6 +138,7 @@ def segments(mapped: MemoryMap) -> tuple[SegmentPlan, ...]:
     return tuple(
         SegmentPlan(area.span.start, area.span.size, area.name, area.fill, area.readonly)
         for area in mapped.areas
+        if not area.window
     )
 
 

@@ -11,10 +11,11 @@ from fakedev.profiles.nodes import Node, Place
 
 # Parts of a profile whose mistakes make others look wrong: contents and tables lie in memory,
 # memory and resources start from the e820 map.
-_MEMORY = frozenset({"memory", "memory.segments", "firmware", "firmware.e820"})
+_MEMORY = frozenset({"memory", "memory.segments", "firmware", "firmware.e820", "pci"})
 _DEPENDS = {
     "memory": _MEMORY,
     "firmware": _MEMORY,
+    "pci": _MEMORY | {"iomem"},
     "iomem": frozenset({"firmware", "firmware.e820", "iomem"}),
 }
 Path = tuple[int | str, ...]
@@ -36,12 +37,13 @@ class Context:
         """Where the value at `path` is written (or the nearest thing around it)."""
         return self.root.find(path).place
 
-    def report(self, text: str, *path: int | str) -> None:
-        """Note a problem of the value at `path`, unless it may only follow from another one."""
+    def report(self, text: str, *path: int | str, key: bool = False) -> None:
+        """Note a problem of the value at `path` (or of its key), unless it may only follow from another."""
         depends = _DEPENDS.get(str(path[0]), frozenset()) if path else frozenset()
         if self.spoilt & depends and path[:2] != ("firmware", "e820"):
             return
-        self.problems.append((self.place(*path), text))
+        node = self.root.find(path)
+        self.problems.append((node.key_place if key else node.place, text))
 
     def lines(self) -> list[str]:
         """The problems, in the order of the file, each once."""

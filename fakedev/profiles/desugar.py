@@ -1,7 +1,7 @@
 """Short forms to the canonical form, on the node tree, so that every place stays exact.
 
-`/proc/iomem` text and lines become entries with children; a plain text below `files:` becomes
-`{text: ...}` (and the overlay directory `{file: ...}`).
+Text and lines of `/proc/iomem` and `/proc/ioports` become entries with children; a plain text below
+`files:` becomes `{text: ...}` (and the overlay directory `{file: ...}`).
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ _FORM = '"000a0000-000bffff : PCI Bus 0000:00"'
 
 def desugar(root: Node, problems: list[str]) -> None:
     """Rewrites the short forms in `root`; appends lines that cannot be read to `problems`."""
-    iomem = root.child("iomem")
-    if iomem is not None:
-        _iomem(iomem, problems)
+    pci = root.child("pci")
+    for node in (root.child("iomem"), pci and pci.child("ports")):
+        if node is not None:
+            _iomem(node, problems)
     files = root.child("files")
     if files is not None and isinstance(files.value, dict):
         for path, node in files.value.items():

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
-
 from fakedev.model.errors import ProfileError
+from fakedev.model.words import closest
 from fakedev.profiles.nodes import Node, Place
 from fakedev.profiles.positions import DEPTH_LIMIT, parse_yaml
 
@@ -132,5 +131,5 @@ def _replaced(node: Node, value: dict[str, Node] | list[Node]) -> Node:
 
 def suggest(word: str, known: list[str]) -> str:
     """` (did you mean 'x'?)` where a known word is close."""
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+    near = closest(word, known)
+    return f" (did you mean {near!r}?)" if near else ""

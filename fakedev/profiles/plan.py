@@ -5,9 +5,12 @@ Nothing here needs pydantic or YAML, so a compiled profile can be kept in a cach
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from fakedev.model.files import StaticFile
+
+if TYPE_CHECKING:
+    from fakedev.devices.pci.plan import PciPlan
 
 
 class Fill(NamedTuple):
@@ -70,3 +73,4 @@ class Profile:
     high_memory: int
     inputs: Mapping[str, str] = field(default_factory=dict)
     cacheable: bool = True
+    pci: "PciPlan | None" = None

@@ -20,6 +20,7 @@ from fakedev.profiles.bundled import bundled_names, bundled_path
 from fakedev.profiles.compile import compile_document
 from fakedev.profiles.context import Context
 from fakedev.profiles.desugar import desugar
+from fakedev.profiles.garbage import no_collections
 from fakedev.profiles.merging import apply_override, merge, suggest
 from fakedev.profiles.messages import explain
 from fakedev.profiles.nodes import Node, Place, kind
@@ -149,6 +150,11 @@ def _no_mapping(node: Node | None, path: str) -> str:
 
 def read_profile(path: str, overrides: Sequence[str]) -> Profile:
     """The profile in the file `path`. Raises ProfileError with every problem."""
+    with no_collections():
+        return _read_profile(path, overrides)
+
+
+def _read_profile(path: str, overrides: Sequence[str]) -> Profile:
     inputs = Inputs()
     documents = _Documents(inputs)
     root = documents.load(path)
@@ -217,7 +223,7 @@ def _without(data: dict[str, Any], error: ValidationError) -> Iterator[str]:
         unknown = entry["type"] == "extra_forbidden"
         if unknown and not hidden and _may_hide_memory(loc):
             hidden = True
-            yield from ("memory", "firmware.e820")
+            yield from ("memory", "firmware.e820", "pci")
         size = len(loc) if unknown else 2 if loc[0] in _IN_PARTS else 1
         _take(data, loc[:size])
         if not unknown:
@@ -227,8 +233,8 @@ def _without(data: dict[str, Any], error: ValidationError) -> Iterator[str]:
 def _may_hide_memory(loc: Sequence[int | str]) -> bool:
     """A misspelt key may be the section on which other parts depend."""
     if len(loc) > 1:
-        return len(loc) == 2 and loc[0] in {"memory", "firmware"}
-    return suggest(str(loc[0]), [*_APART, "memory", "firmware"]) not in _NEAR_APART
+        return loc[0] == "pci" or (len(loc) == 2 and loc[0] in {"memory", "firmware"})
+    return suggest(str(loc[0]), [*_APART, "memory", "firmware", "pci"]) not in _NEAR_APART
 
 
 def _take(data: Any, loc: Sequence[int | str]) -> None:

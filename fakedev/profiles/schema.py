@@ -16,6 +16,7 @@ from fakedev.profiles.schema_files import FILES_SCHEMA, FileEntry
 from fakedev.profiles.schema_firmware import Firmware
 from fakedev.profiles.schema_kernel import Kernel
 from fakedev.profiles.schema_memory import IOMEM_SCHEMA, IomemEntry, Memory
+from fakedev.profiles.schema_pci import Pci, pci_schema
 
 SCHEMA_VERSION = 1
 
@@ -53,6 +54,7 @@ class Document(Part):
     iomem: list[IomemEntry] = Field(
         default_factory=list, description="resources beside the e820 map"
     )
+    pci: Pci | None = Field(None, description="PCI functions and drivers")
     files: dict[str, FileEntry] = Field(default_factory=dict, description="extra files")
 
 
@@ -69,12 +71,13 @@ def json_schema() -> dict[str, Any]:
     definitions["IomemEntry"]["properties"]["children"] = IOMEM_SCHEMA
     _list_of(definitions, "Smbios", "structures", structure_schema())
     _list_of(definitions, "Acpi", "tables", table_schema())
-    for owner, key in (("Memory", "undecoded"), ("Kernel", "phys_bits")):
-        # pydantic copies its own words for bounds into a schema that it has not made
-        member = definitions[owner]["properties"][key]
-        for part in (member, *member.get("anyOf", ())):
-            part.pop("ge", None)
-            part.pop("le", None)
+    pci_schema(definitions, IOMEM_SCHEMA)
+    for definition in definitions.values():
+        for member in definition.get("properties", {}).values():
+            # pydantic copies its own words for bounds into a schema that it has not made
+            for part in (member, *member.get("anyOf", ())):
+                part.pop("ge", None)
+                part.pop("le", None)
     definitions |= {"Number": NUMBER_SCHEMA, "HexBytes": HEX_SCHEMA}
     return schema
 

@@ -10,8 +10,9 @@ from typing import Any, cast
 
 from fakedev.sandbox import child, process
 from fakedev.sandbox.foreground import Foreground
+from fakedev.sandbox.host import HostView
 from fakedev.sandbox.namespace import inside_ids
-from fakedev.sandbox.plan import OPAQUE, HostView, Plan, make_plan
+from fakedev.sandbox.plan import OPAQUE, Plan, make_plan
 from fakedev.sandbox.process import Arguments, Launch, SandboxProcess
 from fakedev.sandbox.protocols import Kind, Service
 from fakedev.sandbox.runtime import private_directory, runtime_directory
@@ -23,7 +24,8 @@ class Sandbox:
     `machine` is a Machine, or a Service that serves one. `as_root`: the tool sees itself as uid 0,
     else as the caller. `control` is the path of the machine's control socket: the tool finds it in
     FAKEDEV_CONTROL, and it is unlinked if this process is killed. `runtime` is a private directory
-    for stages. `opaque` are directories whose virtual content replaces the host's as a whole.
+    for stages. `opaque` are directories whose virtual content replaces the host's as a whole, more
+    than those that the service says so of.
     """
 
     __slots__ = ("_control", "_opaque", "_runtime", "as_root", "service")
@@ -48,7 +50,11 @@ class Sandbox:
         listing = self.service.tree_listing()
         virtual = {path: Kind(entry.kind) for path, entry in listing.items()}
         clone = str(self._directory() / "host-dev")
-        return make_plan(virtual, HostView(), clone_at=clone, opaque=self._opaque)
+        opaque = {path for path, entry in listing.items() if entry.opaque}
+        merged = {path for path, entry in listing.items() if entry.merge}
+        return make_plan(
+            virtual, HostView(), clone_at=clone, opaque=self._opaque | opaque, merged=merged
+        )
 
     def popen(self, args: Arguments, **options: Any) -> SandboxProcess:
         """Start `args` in a new sandbox; `options` are those of subprocess.Popen.

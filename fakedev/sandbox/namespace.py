@@ -5,6 +5,7 @@ nothing but `os` and our system call wrappers.
 """
 
 import os
+from collections import Counter
 from typing import NamedTuple
 
 from fakedev.sandbox import syscalls
@@ -97,7 +98,11 @@ def apply(plan: Plan, stage: str) -> list[str]:
         syscalls.bind(source, place)
     os.fchdir(stage_fd)
     virtual = [shadow.path for shadow in plan.shadows if not shadow.inner]
-    for path in [*virtual, *plan.binds]:
+    places = [*virtual, *plan.binds]
+    parents = Counter(path.rpartition("/")[0] for path in places)
+    for parent, count in parents.items():
+        _list("." + parent, count)
+    for path in places:
         syscalls.mount("." + path, path, flags=MS_BIND)
     skipped: list[str] = []
     for shadow, host_fd in zip(merged, host_fds, strict=True):
@@ -112,15 +117,19 @@ def apply(plan: Plan, stage: str) -> list[str]:
 
 def _fill(shadow: Shadow, skipped: list[str]) -> None:
     """Cover the placeholders of a merged directory; the host's is the working directory."""
-    # A few READDIRPLUS instead of a LOOKUP per name, where the server offers it.
-    if len(shadow.binds) > _WORTH_LISTING:
-        os.listdir(shadow.path)  # noqa: PTH208 - plain os calls after a fork
+    _list(shadow.path, len(shadow.binds))
     for name in shadow.binds:
         target = f"{shadow.path}/{name}"
         try:
             syscalls.mount(name, target, flags=MS_BIND | MS_REC)
         except OSError as error:  # gone since the plan was made, or a mount that nobody may copy
             skipped.append(f"{target}: {os.strerror(error.errno or 0)}")
+
+
+def _list(path: str, count: int) -> None:
+    """A few READDIRPLUS instead of `count` LOOKUPs, where the server offers it."""
+    if count > _WORTH_LISTING:
+        os.listdir(path)  # noqa: PTH208 - plain os calls after a fork
 
 
 def _working_directory() -> str:

@@ -6,15 +6,17 @@ Three ways to make a virtual path appear:
 * *shadow*: the host has nothing there (or a link, over which nothing can be mounted), so its
   directory is replaced by one of the FUSE tree that shows the host's entries and the virtual ones;
 * *unplaced*: the directory is one that cannot be replaced (`/`, `/proc`).
+
+Where the machine's directory stands for the host's as a whole, host links that lead into it from
+elsewhere are left out (`links`), which takes a shadow of the directory that has them.
 """
 
-import contextlib
-import os
 import stat
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
+from fakedev.sandbox.host import Host
+from fakedev.sandbox.links import LeftOut, left_out
 from fakedev.sandbox.protocols import HostEntry, Kind
 
 #: Directories whose virtual content replaces the host's as a whole.
@@ -38,63 +40,6 @@ NEVER_SHADOW = frozenset({"/", "/proc"})
 # A directory that others may write to with the sticky bit set makes `echo > file` fail inside
 # (fs.protected_regular), so a shadow never takes over more than this of the host's bits.
 _SHADOW_MODE_MASK = 0o755
-
-
-class Host(Protocol):
-    """What a plan asks about the host."""
-
-    def lstat(self, path: str) -> HostEntry | None:
-        """Return the entry at `path`, None if there is none."""
-        ...
-
-    def scan(self, path: str) -> list[HostEntry] | None:
-        """Return the sorted entries of a directory, None if it cannot be read."""
-        ...
-
-
-class HostView:
-    """The host that this process runs on."""
-
-    __slots__ = ()
-
-    def lstat(self, path: str) -> HostEntry | None:
-        """Return the entry at `path`, None if there is none or no right to know."""
-        try:
-            return self._entry(path, _name(path))
-        except OSError:
-            return None
-
-    def scan(self, path: str) -> list[HostEntry] | None:
-        """Return the sorted entries of a directory, None if it cannot be read."""
-        found = []
-        try:
-            with os.scandir(path) as listing:
-                for entry in listing:
-                    with contextlib.suppress(FileNotFoundError):  # gone since it was listed
-                        found.append(self._listed(entry))
-        except OSError:
-            return None
-        return sorted(found)
-
-    def _listed(self, entry: "os.DirEntry[str]") -> HostEntry:
-        """Spare the lstat() where the type is enough, because the host's own covers the entry."""
-        if entry.is_symlink():
-            return HostEntry(entry.name, stat.S_IFLNK | 0o777, 0, _target(entry.path))
-        if entry.is_dir(follow_symlinks=False):
-            return HostEntry(entry.name, stat.S_IFDIR | 0o755)
-        if entry.is_file(follow_symlinks=False):
-            return HostEntry(entry.name, stat.S_IFREG | 0o444)
-        return self._entry(entry.path, entry.name)
-
-    @staticmethod
-    def _entry(path: str, name: str) -> HostEntry:
-        status = os.lstat(path)
-        target = _target(path) if stat.S_ISLNK(status.st_mode) else ""
-        return HostEntry(name, status.st_mode, status.st_rdev, target)
-
-
-def _target(path: str) -> str:
-    return os.readlink(path)  # noqa: PTH115 - hot, no Path needed
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,15 +95,21 @@ def make_plan(
     *,
     clone_at: str,
     opaque: Collection[str] = OPAQUE,
+    merged: Collection[str] = (),
     always_shadow: Collection[str] = ALWAYS_SHADOW,
 ) -> Plan:
     """Decide how each path of `virtual` gets its place on `host`.
 
     `clone_at` is an empty directory where a second view of the host's /dev may be mounted (only
-    /dev/ptmx needs it). `opaque` and `always_shadow` are described at their defaults.
+    /dev/ptmx needs it). `opaque` and `always_shadow` are described at their defaults; `merged`
+    directories are always shadowed, with what `virtual` has in them in place of the host's.
     """
-    planner = _Planner(host, clone_at, opaque, always_shadow)
-    planner.visit("/", _grow(virtual), shadowed=False)
+    tree = _Tree(virtual)
+    left = left_out(host, [path for path in opaque if path in tree], tree.__contains__)
+    for path in left:
+        tree.grow(path)
+    planner = _Planner(host, clone_at, opaque, always_shadow, {*merged, *left}, left)
+    planner.visit("/", tree.root, shadowed=False)
     return Plan(
         tuple(planner.shadows),
         tuple(planner.binds),
@@ -167,15 +118,29 @@ def make_plan(
     )
 
 
-def _grow(virtual: Mapping[str, Kind]) -> _Node:
-    root = _Node()
-    for path, kind in virtual.items():
-        node = root
+class _Tree:
+    """The virtual paths, each below its parents."""
+
+    __slots__ = ("root",)
+
+    def __init__(self, virtual: Mapping[str, Kind]) -> None:
+        self.root = _Node()
+        for path, kind in virtual.items():
+            self.grow(path).kind = kind
+
+    def grow(self, path: str) -> _Node:
+        """Return the node at `path`, made with its parents where missing."""
+        node = self.root
         for part in path.strip("/").split("/"):
             if part:
                 node = node.children.setdefault(part, _Node())
-        node.kind = kind
-    return root
+        return node
+
+    def __contains__(self, path: str) -> bool:
+        node: _Node | None = self.root
+        for part in path.strip("/").split("/"):
+            node = node.children.get(part) if node else None
+        return node is not None
 
 
 class _Planner:
@@ -184,7 +149,9 @@ class _Planner:
     __slots__ = (
         "_always",
         "_clone_at",
+        "_forced",
         "_host",
+        "_left",
         "_opaque",
         "binds",
         "clones",
@@ -193,12 +160,20 @@ class _Planner:
     )
 
     def __init__(
-        self, host: Host, clone_at: str, opaque: Collection[str], always: Collection[str]
+        self,
+        host: Host,
+        clone_at: str,
+        opaque: Collection[str],
+        always: Collection[str],
+        forced: Collection[str],
+        left: LeftOut,
     ) -> None:
         self._host = host
         self._clone_at = clone_at
         self._opaque = opaque
         self._always = always
+        self._forced = forced
+        self._left = left
         self.shadows: list[Shadow] = []
         self.binds: list[str] = []
         self.clones: list[tuple[str, str]] = []
@@ -207,7 +182,8 @@ class _Planner:
     def visit(self, path: str, node: _Node, *, shadowed: bool) -> None:
         """Place the children of `node`; `path` is a directory of the host, perhaps in a shadow."""
         prefix = "/" if path == "/" else path + "/"
-        wanted = shadowed or (path in self._always and bool(node.children))
+        wanted = shadowed or path in self._forced
+        wanted = wanted or (path in self._always and bool(node.children))
         listing = self._host.scan(path) if wanted else None
         known = {entry.name: entry for entry in listing or ()}
         # A listing knows more at once than one question per child.
@@ -238,7 +214,8 @@ class _Planner:
         here = self._host.lstat(path)
         if here is None or listing is None or path in NEVER_SHADOW:
             return False
-        entries = [entry for entry in listing if entry.name not in node.children]
+        hidden = {*node.children, *self._left.get(path, ())}
+        entries = [entry for entry in listing if entry.name not in hidden]
         if path == "/dev":
             entries = self._with_terminals(entries)
         names = tuple(entry.name for entry in entries if not entry.is_symlink)

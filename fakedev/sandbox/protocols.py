@@ -45,6 +45,24 @@ class Entry(Protocol):
         """One of the values of `Kind`."""
         ...
 
+    @property
+    def opaque(self) -> bool:
+        """Whether it is a directory that replaces the host's as a whole.
+
+        Its content need not be listed, and may come and go. Host links into it from other
+        directories of /sys are left out, unless the listing has what they lead to.
+        """
+        ...
+
+    @property
+    def merge(self) -> bool:
+        """Whether it is a directory that shows the host's entries beside its own; below it as well.
+
+        The listing has every name that can ever be one of its own, opaque where it is a directory
+        of its own as a whole: the host's entries of these names are not shown.
+        """
+        ...
+
 
 class Connection(Protocol):
     """One FUSE mount that is being served."""

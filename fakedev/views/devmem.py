@@ -7,36 +7,32 @@ import stat
 from fakedev.model.machine import Machine
 from fakedev.model.ranges import PAGE_MASK, Range
 from fakedev.model.verdict import Verdict
-from fakedev.views.node import Attr, Buffers, Node, Opener, Refused, access_mask, check_access
+from fakedev.views.node import Attr, Buffers, Opener, Refused, access_mask, check_access
+from fakedev.views.physical import PhysicalFile
 
 MODE = 0o640
 O_DIRECT = getattr(os, "O_DIRECT", 0)
 
 
-class DevMem(Node):
+class DevMem(PhysicalFile):
     """A file that shows physical memory from address `base` (0 for `/dev/mem`)."""
 
-    __slots__ = ("base", "machine", "span")
+    __slots__ = ()
 
     def __init__(self, machine: Machine, *, base: int = 0) -> None:
-        self.machine = machine
-        self.base = base
+        super().__init__(machine, "/dev/mem", mode=MODE, base=base)
 
     def attr(self) -> Attr:
-        return Attr(stat.S_IFREG | MODE, self.machine.top - self.base)
+        return Attr(stat.S_IFREG | self.mode, self.machine.top - self.base)
 
     def open(self, opener: Opener) -> "DevMemHandle":
         """EACCES by mode, EPERM without CAP_SYS_RAWIO or under lockdown, EINVAL for O_DIRECT."""
         check_access(self.attr(), opener.uid, access_mask(opener.flags))
-        if not opener.privileged or self.machine.rules.lockdown != "none":
+        if not opener.privileged or self.machine.rules.lockdown_level != "none":
             raise Refused(errno.EPERM)
         if opener.flags & O_DIRECT:
             raise Refused(errno.EINVAL)
         return DevMemHandle(self, self.machine.now)
-
-    def stored(self, offset: int, data: memoryview) -> None:
-        """Pages that the kernel writes back from a mapping, through whichever descriptor."""
-        self.machine.stored(self.base + offset, data)
 
 
 class DevMemHandle:

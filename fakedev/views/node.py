@@ -61,6 +61,9 @@ class Node:
         """What stat shows now."""
         raise NotImplementedError
 
+    def chmod(self, mode: int) -> None:
+        """Set the permission bits, where the file has any of its own."""
+
     def open(self, opener: Opener) -> Handle:
         """A handle, or Refused (EISDIR, ELOOP, ENXIO for what cannot be opened)."""
         raise Refused(errno.ENXIO)

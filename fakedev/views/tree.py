@@ -3,11 +3,13 @@
 import os
 import stat
 from collections.abc import Iterable, Iterator
+from types import ModuleType
 from typing import Protocol
 
 from fakedev.model.files import StaticFile
 from fakedev.model.machine import Machine
 from fakedev.views.devmem import DevMem
+from fakedev.views.live import LiveDirectory
 from fakedev.views.node import Attr, Directory, Node, Placeholder, Symlink, TextFile
 
 DEVMEM = "/dev/mem"
@@ -33,7 +35,13 @@ def listing(machine: Machine) -> dict[str, int]:
     rules = machine.rules
     made = {IOMEM: True, CMDLINE: bool(rules.cmdline), DEVMEM: rules.devmem}
     modes = {path: file.mode for path, file in machine.files.items()}
-    return modes | {path: stat.S_IFREG for path, there in made.items() if there}
+    modes |= {path: stat.S_IFREG for path, there in made.items() if there}
+    return modes if machine.pci is None else modes | _pci().paths(machine)
+
+
+def live_directories(machine: Machine) -> dict[str, bool]:
+    """Directories that replace the host's as a whole (False), or show its entries beside theirs."""
+    return {} if machine.pci is None else _pci().directories(machine)
 
 
 class Tree:
@@ -43,6 +51,9 @@ class Tree:
         self.machine = machine
         self.root = Directory()
         self._directories = {"": self.root, "/": self.root}
+        self._extras: dict[str, Directory] = {}
+        if machine.pci is not None:
+            _pci().install(self, machine)
         for path, file in machine.files.items():
             self._place(path, _static(file))
         self._place(IOMEM, TextFile(lambda o: machine.iomem(privileged=o.privileged).encode()))
@@ -64,18 +75,37 @@ class Tree:
         found = self._directories.get(path)
         if found is None:
             parent, _, name = path.rpartition("/")
-            found = self._directories[path] = Directory()
-            self.directory(parent).add(name, found)
+            above = self.directory(parent)
+            there = above.lookup(name)
+            if isinstance(there, LiveDirectory):
+                return there
+            found = there if isinstance(there, Directory) else Directory()
+            above.add(name, found)
+            self._directories[path] = found
         return found
 
-    def walk(self) -> Iterator[tuple[str, Node]]:
-        """Every path with its node, parents before children."""
+    def extras(self, path: str) -> Directory:
+        """What the profile adds to a live directory: it stays when the directory is made anew."""
+        return self._extras.setdefault(path, Directory())
+
+    def known(self, path: str) -> Directory | None:
+        """The directory at a path, if anyone has asked for it."""
+        node: Node | None = self.root
+        for name in filter(None, path.split("/")):
+            if isinstance(node, LiveDirectory):
+                node = node.known(name)
+            else:
+                node = node.lookup(name) if isinstance(node, Directory) else None
+        return node if isinstance(node, Directory) else None
+
+    def walk(self, *, live: bool = True) -> Iterator[tuple[str, Node]]:
+        """Every path with its node, parents before children; without `live` not into live directories."""
         pending: list[tuple[str, Directory]] = [("", self.root)]
         while pending:
             prefix, directory = pending.pop()
             for name, node in directory.entries().items():
                 yield f"{prefix}/{name}", node
-                if isinstance(node, Directory):
+                if isinstance(node, Directory) and (live or not isinstance(node, LiveDirectory)):
                     pending.append((f"{prefix}/{name}", node))
 
     def shadow(self, path: str, entries: Iterable[HostEntry], *, mode: int) -> None:
@@ -89,6 +119,13 @@ class Tree:
         for entry in entries:
             if directory.lookup(entry.name) is None:
                 directory.add(entry.name, _host_node(entry))
+
+
+def _pci() -> ModuleType:
+    """The views of PCI: a machine without does without them."""
+    from fakedev.views.pci import tree  # noqa: PLC0415
+
+    return tree
 
 
 def _host_node(entry: HostEntry) -> Node:

@@ -1,0 +1,1 @@
+"""Devices: what answers behind the addresses of a machine."""

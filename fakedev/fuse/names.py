@@ -1,0 +1,240 @@
+"""The names of one mount, without I/O: inodes, attributes, links, directories."""
+
+import errno
+import itertools
+import os
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from fakedev.fuse import wire
+from fakedev.fuse.coherence import Coherence
+from fakedev.fuse.inodes import Inode, Inodes, OpenFile
+from fakedev.fuse.mappers import Mapped
+from fakedev.fuse.owners import Alias
+from fakedev.fuse.wire import Request
+from fakedev.model.ranges import Range
+from fakedev.views.devmem import DevMem
+from fakedev.views.live import LiveDirectory
+from fakedev.views.node import Directory, Node, Refused, Symlink, check_access
+from fakedev.views.physical import PhysicalFile
+from fakedev.views.tree import Tree
+
+# Seconds that the kernel may trust what it was told: whatever changes is invalidated.
+LIFETIME = 3600
+Body = Sequence[bytes | memoryview]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How one mount is served.
+
+    `uid`, `gid`: the owner that files show. `root_uid`: the caller that counts as root in the
+    machine, or None when nobody does. `cached`: do without mappable direct I/O. `readahead`: bytes.
+    """
+
+    uid: int = 0
+    gid: int = 0
+    root_uid: int | None = 0
+    cached: bool = False
+    readahead: int = 128 << 10
+
+
+@dataclass(slots=True)
+class Names:
+    """Inodes and open files of one mount, and what is asked about names."""
+
+    tree: Tree
+    coherence: Coherence
+    options: Options
+    notify: Callable[[bytes], None]
+    _inodes: Inodes = field(init=False)
+    _files: dict[int, OpenFile] = field(init=False, default_factory=dict)
+    _numbers: "itertools.count[int]" = field(init=False, default_factory=lambda: itertools.count(1))
+    _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
+    _born: int = field(init=False, default_factory=lambda: int(time.time()))
+
+    def __post_init__(self) -> None:
+        self._inodes = Inodes(self.tree.root)
+
+    def _inode(self, request: Request) -> Inode:
+        inode = self._inodes.get(request.nodeid)
+        if inode is None:
+            raise Refused(errno.ESTALE)
+        return inode
+
+    def _directory(self, request: Request) -> Directory:
+        node = self._inode(request).node
+        if not isinstance(node, Directory):
+            raise Refused(errno.ENOTDIR)
+        return node
+
+    def _lookup(self, request: Request) -> Body:
+        name = wire.name_in(request.body)
+        directory = self._directory(request)
+        node = directory.lookup(name)
+        if node is None:
+            return [wire.ENTRY_OUT.pack(0, 0, LIFETIME, LIFETIME, 0, 0, b"")]
+        return [self._entry(request.nodeid, name, node)]
+
+    def _entry(self, parent: int, name: str, node: Node) -> bytes:
+        with self._lock:
+            inode = self._inodes.of(node)
+            inode.lookups += 1
+            if isinstance(node, PhysicalFile) and inode.alias is None:
+                inode.alias = self._alias(inode.nodeid, node, parent, os.fsencode(name))
+                inode.alias.file = Mapped(inode.ino, node.name, node.base, node.attr().size)
+        return wire.ENTRY_OUT.pack(inode.nodeid, 0, LIFETIME, LIFETIME, 0, 0, self._attr(inode))
+
+    def _alias(self, nodeid: int, node: PhysicalFile, parent: int, name: bytes) -> Alias:
+        def invalidate(span: Range) -> None:
+            start = max(span.start - node.base, 0)
+            end = min(span.end - node.base, wire.OFFSET_LIMIT)  # no file offset is beyond
+            if end > start:
+                self.notify(wire.inval_inode(nodeid, start, end - start))
+
+        return Alias(
+            invalidate=invalidate,
+            expire=lambda: self.notify(wire.inval_entry(parent, name)),
+            revocable=node.revocable,
+            mappable=node.mappable,
+        )
+
+    def _attr(self, inode: Inode) -> bytes:
+        attr = inode.node.attr()
+        blocks = attr.size + 511 >> 9 if stat.S_ISREG(attr.mode) else 0
+        born = self._born
+        return wire.ATTR.pack(
+            inode.ino, attr.size, blocks, born, born, born, 0, 0, 0, attr.mode, attr.nlink,
+            self.options.uid, self.options.gid, attr.rdev, 4096, 0,
+        )  # fmt: skip
+
+    def _forget(self, request: Request) -> Body:
+        (count,) = wire.unpack(wire.FORGET_IN, request.body)
+        with self._lock:
+            self._inodes.forget(request.nodeid, count)
+        return []
+
+    def _batch_forget(self, request: Request) -> Body:
+        count, _ = wire.unpack(wire.BATCH_FORGET_IN, request.body)
+        one = wire.FORGET_ONE
+        body = request.body[wire.BATCH_FORGET_IN.size :]
+        with self._lock:
+            for index in range(min(count, len(body) // one.size)):
+                self._inodes.forget(*one.unpack_from(body, index * one.size))
+        return []
+
+    def _getattr(self, request: Request) -> Body:
+        inode = self._inode(request)
+        return [wire.ATTR_OUT.pack(LIFETIME, 0, 0, self._attr(inode))]
+
+    def _setattr(self, request: Request) -> Body:
+        """As for a sysfs file: permission bits can be set, by root; owner, times and size stay.
+
+        A character device refuses a size (EINVAL), sysfs takes no notice of it.
+        """
+        fields = wire.unpack(wire.SETATTR_IN, request.body)
+        node = self._inode(request).node
+        if fields[0] & wire.FATTR_SIZE and isinstance(node, DevMem):
+            raise Refused(errno.EINVAL)
+        if fields[0] & wire.FATTR_MODE:
+            if self._uid(request) != 0:
+                raise Refused(errno.EPERM)
+            node.chmod(stat.S_IMODE(fields[wire.SETATTR_MODE]))
+        return self._getattr(request)
+
+    def _readlink(self, request: Request) -> Body:
+        node = self._inode(request).node
+        if not isinstance(node, Symlink):
+            raise Refused(errno.EINVAL)
+        return [node.target]
+
+    def _access(self, request: Request) -> Body:
+        mask, _ = wire.unpack(wire.ACCESS_IN, request.body)
+        check_access(self._inode(request).node.attr(), self._uid(request), mask)
+        return []
+
+    def _statfs(self, request: Request) -> Body:
+        return [wire.KSTATFS.pack(0, 0, 0, len(self._inodes), 0, 4096, 255, 4096, 0, b"")]
+
+    def stale(self, path: str, names: Sequence[str]) -> list[bytes]:
+        """Forget entries of a directory; returns what the kernel has to be told (`FUSE_NOTIFY_INVAL_ENTRY`)."""
+        directory = self.tree.known(path)
+        if directory is None:
+            return []
+        with self._lock:
+            messages = list(self._stale(directory, names))
+        if isinstance(directory, LiveDirectory):
+            directory.forget(names)
+        return messages
+
+    def _stale(self, directory: Directory, names: Sequence[str]) -> Iterator[bytes]:
+        """Deepest first: what is open below a directory that goes stays in the kernel's cache."""
+        inode = self._inodes.known(directory)
+        for name in names:
+            node = directory.known(name) if isinstance(directory, LiveDirectory) else None
+            if isinstance(node, LiveDirectory):
+                yield from self._stale(node, node.known_names())
+            if inode is not None:
+                yield wire.inval_entry(inode.nodeid, os.fsencode(name))
+
+    def _uid(self, request: Request) -> int:
+        """The caller's uid as the machine sees it."""
+        if request.uid == self.options.root_uid:
+            return 0
+        return request.uid or 65534
+
+    def _new_file(self, file: OpenFile, flags: int) -> Body:
+        number = next(self._numbers)
+        self._files[number] = file
+        return [wire.OPEN_OUT.pack(number, flags, 0)]
+
+    def _file(self, number: int) -> OpenFile:
+        file = self._files.get(number)
+        if file is None:
+            raise Refused(errno.EBADF)
+        return file
+
+    # -- directories --------------------------------------------------------------------------
+
+    def _opendir(self, request: Request) -> Body:
+        self._directory(request)
+        return self._new_file(OpenFile(self._inode(request)), 0)
+
+    def _listing(self, request: Request, number: int, offset: int) -> list[tuple[str, Node | None]]:
+        """Names with their nodes from `offset` on; fixed when read from the start."""
+        file = self._file(number)
+        if offset == 0 or not file.names:
+            entries: list[tuple[str, Node | None]] = [(".", None), ("..", None)]
+            file.names = entries + list(self._directory(request).entries().items())
+        return file.names[offset:]
+
+    def _readdir(self, request: Request) -> Body:
+        number, offset, size, *_ = wire.unpack(wire.READ_IN, request.body)
+        out = bytearray()
+        for at, (name, node) in enumerate(self._listing(request, number, offset), offset + 1):
+            entry = wire.dirent(1, at, _dtype(node), os.fsencode(name))
+            if len(out) + len(entry) > size:
+                break
+            out += entry
+        return [bytes(out)]
+
+    def _readdirplus(self, request: Request) -> Body:
+        number, offset, size, *_ = wire.unpack(wire.READ_IN, request.body)
+        out = bytearray()
+        for at, (name, node) in enumerate(self._listing(request, number, offset), offset + 1):
+            entry = wire.dirent(1, at, _dtype(node), os.fsencode(name))
+            if len(out) + wire.ENTRY_OUT.size + len(entry) > size:
+                break
+            if node is None:
+                out += bytes(wire.ENTRY_OUT.size)
+            else:
+                out += self._entry(request.nodeid, name, node)
+            out += entry
+        return [bytes(out)]
+
+
+def _dtype(node: Node | None) -> int:
+    return stat.S_IFMT(node.attr().mode if node else stat.S_IFDIR) >> 12

@@ -1,0 +1,98 @@
+"""`resourceN` and `resourceN_wc` of a memory BAR: to be mapped, not read (`pci_mmap_resource`)."""
+
+import errno
+import stat
+
+from fakedev.devices.pci.device import PciDevice
+from fakedev.model.machine import Machine
+from fakedev.model.ranges import PAGE_MASK, PAGE_SIZE, Range, page_round
+from fakedev.model.verdict import Verdict
+from fakedev.views.node import Attr, Buffers, Opener, Refused, access_mask, check_access
+from fakedev.views.physical import PhysicalFile
+
+MODE = 0o600
+
+
+class ResourceFile(PhysicalFile):
+    """Page 0 of the file is the page that the BAR starts in; stat shows the length of the BAR."""
+
+    __slots__ = ("bar", "device")
+
+    def __init__(
+        self, machine: Machine, device: PciDevice, index: int, *, wc: bool = False
+    ) -> None:
+        resource = device.resources[index]
+        name = f"/{device.name}/resource{index}{'_wc' if wc else ''}"
+        super().__init__(machine, name, mode=MODE, base=resource.start & ~PAGE_MASK)
+        self.bar = Range(resource.start, resource.end + 1 - resource.start)
+        self.device = device
+
+    def attr(self) -> Attr:
+        return Attr(stat.S_IFREG | self.mode, self.bar.size)
+
+    def open(self, opener: Opener) -> "ResourceHandle":
+        """EACCES by mode; no capability is asked for."""
+        check_access(self.attr(), opener.uid, access_mask(opener.flags))
+        if self.device.gone:
+            raise Refused(errno.ENODEV)
+        return ResourceHandle(self, self.machine.now)
+
+    def revocable(self) -> bool:
+        """Before 5.12 a claim revokes mappings of `/dev/mem` only."""
+        return self.machine.rules.revokes_pci or not self.machine.rules.revokes
+
+    def mappable(self, span: Range) -> bool:
+        """Whether a new mapping would be allowed."""
+        return self.machine.policy.mmap_bar(self.bar).allowed
+
+
+class ResourceHandle:
+    """An open `resourceN`; `opened` is the event it was opened after.
+
+    A mapping outlives the removal of its function, so faults are served as long as the handle
+    lives. That `mmap` itself would be ENODEV then is for the exact layer to say.
+    """
+
+    __slots__ = ("_node", "opened")
+
+    def __init__(self, node: ResourceFile, opened: int) -> None:
+        self._node = node
+        self.opened = opened
+
+    def read(self, offset: int, size: int) -> Buffers:
+        """There is no read of a memory BAR: EIO, nothing past its end, ENODEV after removal."""
+        self._no_data(offset, size, past_end=0)
+        return []
+
+    def write(self, offset: int, data: memoryview) -> int:
+        """There is no write either: EIO, EFBIG past the end, ENODEV after removal."""
+        self._no_data(offset, len(data), past_end=errno.EFBIG)
+        return 0
+
+    def _no_data(self, offset: int, size: int, *, past_end: int) -> None:
+        if self._node.device.gone:
+            raise Refused(errno.ENODEV)
+        if offset >= self._node.bar.size:
+            if past_end:
+                raise Refused(past_end)
+        elif size:
+            raise Refused(errno.EIO)
+
+    def fault(self, offset: int, size: int) -> Buffers:
+        """Pages for a mapping, or Refused: the toucher gets SIGBUS."""
+        node = self._node
+        pages = page_round(node.bar).end - node.base - offset
+        size = min(size, max(pages, PAGE_SIZE))
+        address = node.base + offset
+        verdict, data = node.machine.fault_bar(node.bar, address, size, opened=self.opened)
+        if not data:
+            raise Refused(verdict.errno, verdict)
+        return data
+
+    def span(self, offset: int, size: int) -> Range:
+        """The physical range behind file offsets."""
+        return Range(self._node.base + offset, size)
+
+    def explain(self, offset: int, size: int) -> Verdict:
+        """The verdict on mapping the BAR."""
+        return self._node.machine.policy.mmap_bar(self._node.bar)

@@ -1,0 +1,67 @@
+"""`/dev/port`: the I/O ports as bytes (`read_port`, `write_port`)."""
+
+import errno
+import stat
+
+from fakedev.model.machine import Machine
+from fakedev.views.node import (
+    Attr,
+    Buffers,
+    Handle,
+    Node,
+    Opener,
+    Refused,
+    access_mask,
+    check_access,
+)
+
+MODE = 0o640
+PORTS = 0x10000
+
+
+class PortFile(Node):
+    """65,536 ports. Shown as a regular file, as no device can be opened on a FUSE mount."""
+
+    __slots__ = ("_machine",)
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+
+    def attr(self) -> Attr:
+        return Attr(stat.S_IFREG | MODE, PORTS)
+
+    def open(self, opener: Opener) -> Handle:
+        """EACCES by mode, EPERM without CAP_SYS_RAWIO or under lockdown (`open_port`)."""
+        check_access(self.attr(), opener.uid, access_mask(opener.flags))
+        if not opener.privileged or self._machine.rules.lockdown_level != "none":
+            raise Refused(errno.EPERM)
+        return PortHandle(self._machine)
+
+
+class PortHandle:
+    """An open `/dev/port`.
+
+    The kernel moves byte after byte; here one call is one access, so that configuration mechanism
+    #1 with its 4-byte address register can be used.
+    """
+
+    __slots__ = ("_machine",)
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+
+    def read(self, offset: int, size: int) -> Buffers:
+        """Bytes of the ports; fewer at the last one, none behind it."""
+        size = min(size, PORTS - offset)
+        if size <= 0:
+            return []
+        with self._machine.lock:
+            return [memoryview(self._machine.port_space.read(offset, size))]
+
+    def write(self, offset: int, data: memoryview) -> int:
+        """The number of bytes that went to ports."""
+        data = data[: max(PORTS - offset, 0)]
+        if data:
+            with self._machine.lock:
+                self._machine.port_space.write(offset, data)
+        return len(data)
