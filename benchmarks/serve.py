@@ -21,6 +21,7 @@ from fakedev.model.ranges import PAGE_SIZE, Range
 from fakedev.model.resource import Resource
 from fakedev.model.resources import ResourceTree
 from fakedev.profiles.build import build_machine
+from fakedev.profiles.garbage import collect_from_now_on
 from fakedev.profiles.loader import load_profile
 
 BASE = 1 << 32
@@ -95,6 +96,7 @@ def main() -> None:
     before = time.perf_counter()
     machine = build(spec)
     ready: dict[str, Any] = {"built": time.perf_counter() - before}
+    collect_from_now_on()  # as `fakedev run` does
     host = Host(machine, directory=Path(spec["directory"]))
     host.service.attach(descriptor, as_root=True, uid=0, gid=0)
     ready["socket"] = str(host.socket)

@@ -1,5 +1,5 @@
 #!/bin/sh
-# What `make demo` shows: tools that nobody here wrote, inside the bundled machine fd-9000.
+# What `make demo` shows: tools that nobody here wrote, inside the bundled machines.
 set -eu
 BIN=${BIN:-.venv/bin}
 PATH=$(cd "$BIN" && pwd):$PATH
@@ -30,6 +30,12 @@ if busybox devmem 2>&1 | grep -q Usage; then
     fakedev run fd-9000 -- sh -c 'busybox devmem 0xd8100020 32 0xcafef00d; busybox devmem 0xd8100020'
     echo
 fi
+if command -v lspci >/dev/null; then
+    show fakedev run workstation -- lspci -s 01:
+fi
+echo '$ fakedev run pc-q35 -- sh -c "fakedev ctl modprobe e1000; fakedev ctl log"'
+fakedev run pc-q35 -- sh -c 'fakedev ctl modprobe e1000; fakedev ctl log'
+echo
 echo '$ fakedev run pc-q35 -- dd if=/dev/mem bs=16 count=1 skip=65536    # System RAM, under STRICT_DEVMEM'
 fakedev run pc-q35 -- dd if=/dev/mem bs=16 count=1 skip=65536 2>&1 | head -1 || true
 echo

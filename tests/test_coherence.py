@@ -177,6 +177,24 @@ def test_a_revoke_saves_stores_and_the_page_never_heals(world: World) -> None:
     assert PageCache(machine, coherence).load(BAR) == 5
 
 
+def test_dropping_a_name_does_not_wait_for_the_notifier(world: World) -> None:
+    """Who lists the directory keeps its lock, and may put the listing into a page of ours."""
+    machine, coherence = world
+    cache = PageCache(machine, coherence)
+    cache.store(BAR, 5)
+    faults: list[bool] = []
+
+    def expire() -> None:
+        done = threading.Event()
+        coherence.submit(done.set)
+        faults.append(done.wait(5))
+
+    cache.alias.expire = expire
+    machine.claim(Range(BAR, PAGE_SIZE), "driver")
+    machine.release(Range(BAR, PAGE_SIZE))
+    assert faults == [True]
+
+
 def test_a_page_that_was_refused_once_is_dead_for_its_mapping(world: World) -> None:
     machine, coherence = world
     machine.claim(Range(BAR, PAGE_SIZE), "drv")

@@ -47,7 +47,7 @@ def transcript() -> list[tuple[str, str]]:
 @needs_sandbox
 @pytest.mark.parametrize(("command", "output"), transcript(), ids=[c for c, _ in transcript()])
 def test_the_transcripts_are_real(command: str, output: str) -> None:
-    tools = {"busybox": "busybox-static", "dmidecode": "dmidecode"}
+    tools = {"busybox": "busybox-static", "dmidecode": "dmidecode", "lspci": "pciutils"}
     for word in shlex.split(command):
         if word in tools:
             need(word, tools[word])

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import pytest
 import support
 from machines import BAR, HIGH, TOP, small_machine
+from pci_recorded import recorded_machine
 from support import Agent, Fault, Refusal
 
 from fakedev.control.client import SUFFIX, Client
@@ -285,6 +286,18 @@ def test_as_a_user(tmp_path: Path) -> None:
         assert (tmp_path / "proc/iomem").read_text() == machine.iomem(privileged=False)
         with pytest.raises(PermissionError):
             (tmp_path / "dev/mem").open("rb")
+
+
+def test_functions_go_and_come_back(tmp_path: Path) -> None:
+    machine = recorded_machine()
+    with fusepy_adapter.Mount(machine, str(tmp_path)):
+        device = tmp_path / "sys/bus/pci/devices/0000:00:05.0"
+        for _ in range(2):
+            assert (device / "vendor").read_text() == "0x1234\n"
+            (device / "remove").write_text("1")
+            assert not device.is_symlink()
+            (tmp_path / "sys/bus/pci/rescan").write_text("1")
+    assert machine.subscribers == []
 
 
 # -- mappings ---------------------------------------------------------------------------------

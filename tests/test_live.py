@@ -173,6 +173,37 @@ def test_the_kernel_is_told_of_known_directories_only(jobs: Jobs) -> None:
     coherence.close()
 
 
+def test_a_listing_goes_on_after_a_removal_without_names_that_are_gone(jobs: Jobs) -> None:
+    """The kernel keeps what READDIRPLUS gives it, and it has been told already that `b` is gone."""
+    tree, bus = Tree(small_machine()), Bus()
+    tree.root.add("bus", bus.root)
+    coherence = Coherence(tree.machine)
+    session = Session(tree, coherence, Options(), lambda _: None, verbs=jobs)
+    request = Request(Opcode.LOOKUP, 1, wire.ROOT_ID, 0, 0, 1, memoryview(b"bus\0"))
+    root = wire.ENTRY_OUT.unpack(session.handle(request)[0])[0]
+    body = memoryview(bytes(8))
+    handle = wire.OPEN_OUT.unpack(
+        session.handle(Request(Opcode.OPENDIR, 1, root, 0, 0, 1, body))[0]
+    )[0]
+    size = wire.ENTRY_OUT.size + len(wire.dirent(1, 1, 4, b"a"))
+
+    def entry(offset: int) -> tuple[bytes, int]:
+        """Name and inode of the entry there."""
+        read = wire.READ_IN.pack(handle, offset, size, 0, 0, 0, 0)
+        request = Request(Opcode.READDIRPLUS, 1, root, 0, 0, 1, memoryview(read))
+        page = bytes(session.handle(request)[0])
+        return page[-8:-7], wire.ENTRY_OUT.unpack_from(page)[0]
+
+    entry(0)
+    name, nodeid = entry(2)
+    assert name == b"a"
+    assert nodeid
+    bus.names = ["a"]
+    session.stale("/bus", ["b"])
+    assert entry(3) == (b"b", 0)
+    coherence.close()
+
+
 def test_a_slow_write_is_done_by_the_thread_for_verbs(jobs: Jobs) -> None:
     machine = small_machine()
     tree = Tree(machine)

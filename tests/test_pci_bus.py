@@ -432,7 +432,7 @@ def test_configuration_is_read_and_written_over_the_bus(machine: Machine) -> Non
     machine.settle = lambda spans, action: (settled.extend(spans), action())[1]  # type: ignore[arg-type]
     bus.config_write(edu, 0x10, (0xE0000000).to_bytes(4, "little"))
     page, megabyte = 4096, 1 << 20
-    assert sorted(settled) == [
+    assert sorted(set(settled)) == [
         Range(0xB0028000, page),
         Range(0xE0000000, megabyte),
         Range(0xFEA00000, megabyte),
@@ -497,6 +497,29 @@ def test_a_model_that_raises_stops_its_own_write_and_no_verb_of_the_kernel(
     bus.rescan("1")
     again = device(machine, "00:03.0")
     assert (again.resources[0].start, again.function.config.get(0x10, 4)) == (0x20040000,) * 2
+
+
+class Broken(Raises):
+    """A model that does not come out of a reset either."""
+
+    def reset(self) -> None:
+        raise KeyError("reset")
+
+
+def test_a_model_that_raises_when_it_is_reset_is_logged(machine: Machine) -> None:
+    bus = bus_of(machine)
+    nic = device(machine, "00:03.0")
+    nic.function.model, nic.reset_methods = Broken(), ("flr",)
+    before = nic.function.config.get(0x10, 4)
+    bus.reset_function(nic, "1")
+    assert nic.function.config.get(0x10, 4) == before
+    bus.unplug(nic.name)
+    bus.plug(nic.name)
+    assert nic.name in bus.devices
+    machine.reset()
+    assert device(machine, "00:03.0").function.config.get(0x10, 4) == before
+    messages = [event.message for event in machine.events if event.kind == "error"]
+    assert any("Broken raised KeyError: 'reset'" in message for message in messages)
 
 
 # -- speed ----------------------------------------------------------------------------------

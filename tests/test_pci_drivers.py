@@ -260,6 +260,12 @@ def test_what_the_profile_says_of_a_bound_function_counts() -> None:
     shown = card_of(machine)
     assert (shown.msi_irqs, shown.enable_count, shown.power_state) == ([40, 41], 3, "D3hot")
     assert (shown.dma_mask_bits, shown.consistent_dma_mask_bits) == (44, 44)
+    bus = bus_of(machine)
+    for _ in range(5):
+        bus.unbind("card", shown.name)
+        bus.bind("card", shown.name)
+    assert shown.msi_irqs == [40]
+    assert bus._freed == [41]
     nobody = machine_of(
         [function("00:04.0", "10ee:7024", 0)],
         [driver(loaded=True)],

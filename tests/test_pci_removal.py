@@ -327,6 +327,28 @@ def test_a_slot_is_switched_off_and_on(machine: Machine) -> None:
     assert outcome(lambda: bus.slot_power("none", "1")) == "ENODEV"
 
 
+def test_a_slot_is_where_it_was_built(machine: Machine) -> None:
+    """Bus numbers that somebody writes to the port move no card."""
+    bus = bus_of(machine)
+    port = device(machine, str(bus.slots["1"].port))
+    bus.config_write(port, header.SECONDARY, b"\0")
+    others = set(bus.devices) - {NIC}
+    bus.slot_power("1", "0")
+    assert set(bus.devices) == others
+
+
+def test_a_bus_keeps_its_name_whatever_is_written_to_the_bridge(machine: Machine) -> None:
+    bus = bus_of(machine)
+    port = device(machine, str(bus.slots["1"].port))
+    bus.config_write(port, header.SECONDARY, b"\x20")
+    assert port.secondary_name == "0000:01"
+    effects: list[object] = []
+    machine.subscribers.append(effects.append)
+    bus.remove(port, "1")
+    assert NodesChanged("/proc/bus/pci", ("01",)) in effects
+    assert NodesChanged("/sys/class/pci_bus", ("0000:01",)) in effects
+
+
 def test_pulling_a_card_out_of_a_slot_without_power(machine: Machine) -> None:
     bus = bus_of(machine)
     bus.slot_power("1", "0")

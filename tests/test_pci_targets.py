@@ -11,7 +11,7 @@ from fakedev.devices.pci.bdf import Bdf
 from fakedev.devices.pci.conf1 import Conf1
 from fakedev.devices.pci.ecam import Ecam
 from fakedev.devices.pci.errors import PciError
-from fakedev.devices.pci.registers import Register, RegisterBlock
+from fakedev.devices.pci.registers import HookError, Register, RegisterBlock
 from fakedev.model.memory import PhysicalMemory
 
 NIC, PORT, NVME = Bdf(0, 0, 2, 0), Bdf(0, 0, 1, 0), Bdf(0, 1, 0, 0)
@@ -188,6 +188,20 @@ def test_hooks_answer_and_decide():
     assert registers.value("CONTROL") == 0x34
     assert read(registers, 0, 4) == b"\x68\0\0\0"
     assert registers.value("READY") == 1
+
+
+def test_a_hook_that_raises_is_named():
+    def broken(*_):
+        raise ZeroDivisionError("no reason")
+
+    registers = RegisterBlock(4, [Register(0, 4, "rw", 7, "X", on_read=broken, on_write=broken)])
+    with pytest.raises(
+        HookError, match=r"register X: .*broken raised ZeroDivisionError: no reason"
+    ):
+        registers.buffers(0, 4)
+    with pytest.raises(HookError, match=r"register X: "):
+        registers.write(0, b"1")
+    assert registers.value("X") == 7
 
 
 @pytest.mark.parametrize(

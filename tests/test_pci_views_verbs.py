@@ -4,8 +4,8 @@ import errno
 import os
 import stat
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 import pytest
 from pci_recorded import recorded_machine
@@ -35,6 +35,7 @@ from fakedev.model.files import StaticFile
 from fakedev.model.kernel import KernelRules
 from fakedev.model.machine import Machine
 from fakedev.model.memory import PhysicalMemory
+from fakedev.model.ranges import Range
 from fakedev.model.resources import ResourceTree
 from fakedev.views.node import Directory, Opener, Refused, Symlink
 from fakedev.views.tree import Tree, listing
@@ -166,8 +167,8 @@ def test_what_a_driver_adds() -> None:
     machine = recorded_machine("bound")
     bdf = Bdf.parse(NVME)
     facts = dict(machine.pci.settings.facts)
-    facts[bdf] = replace(facts[bdf], links=(("/sys/class/nvme/nvme0", "nvme/nvme0"),))
-    machine.pci.settings = replace(machine.pci.settings, facts=facts)
+    facts[bdf] = facts[bdf]._replace(links=(("/sys/class/nvme/nvme0", "nvme/nvme0"),))
+    machine.pci.settings = machine.pci.settings._replace(facts=facts)
     machine.pci.devices[NVME].facts = facts[bdf]
     machine.files[f"{device_path(NVME)}/nvme/nvme0/model"] = StaticFile.text("small\n")
     machine.files[f"{device_path(NVME)}/label"] = StaticFile.text("disk\n")
@@ -213,6 +214,27 @@ def test_dev_port() -> None:
     assert read(node, offset=65536) == b""
     machine.rules = KernelRules.preset("6.1", phys_bits=40, lockdown="integrity")
     assert refused(node.open, ROOT) == "EPERM"
+
+
+def test_configuration_ports_wait_for_mapped_pages() -> None:
+    """Stores through a mapping of the ECAM are seen behind CF8 and CFC, and the other way round."""
+    machine = recorded_machine(port=True)
+    machine.pci._ecam_pages[Bdf.parse(EDU)] = [Range(0xB0028000, 4096)]
+    node = node_at(Setup(machine).tree, "/dev/port")
+    settled: list[object] = []
+
+    def settle(spans: object, action: Callable[[], object]) -> object:
+        settled.append(spans)
+        return action()
+
+    machine.settle = settle
+    handle = node.open(ROOT)
+    assert getattr(handle, "slow", False)
+    assert getattr(handle, "settles", False)
+    assert handle.write(0xCF8, memoryview((0x80002800).to_bytes(4, "little"))) == 4
+    handle.read(0xCFC, 4)
+    handle.write(0xCFC, memoryview(b"\0"))
+    assert settled == [[], [Range(0xB0028000, 4096)], [Range(0xB0028000, 4096)]]
 
 
 EXPECTED = (errno.ENOENT, errno.EIO, errno.ENODEV, errno.EINVAL, errno.ELOOP)

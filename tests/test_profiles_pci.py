@@ -167,7 +167,13 @@ def test_rich(folder: Folder) -> None:
     assert not port.bridge.windows_listed
     assert port.command == 7
     assert port.slot == "4"
-    assert [name for name, _ in port.capabilities] == ["pcie", "pm", "aer", "acs"]
+    assert [one.data[0] for one in port.capabilities] == [
+        0x10,
+        0x01,
+        0x01,
+        0x0D,
+    ]  # the last two extended
+    assert [one.at for one in port.capabilities] == [0x40, 0x7C, 0x100, 0x200]
     assert nvme.bars[0] == BarPlan(
         0, "mem", 64, False, 16384, 0x9000_0000, listed=False,
         fill=nvme.bars[0].fill, contents=nvme.bars[0].contents,
@@ -234,7 +240,7 @@ def test_overrides(folder: Folder) -> None:
     plan = folder.load(PCI + fn("00:02.0"), options).pci
     assert plan is not None
     assert plan.functions[0][4:6] == (0x1AF4, 0x1000)
-    assert [name for name, _ in plan.functions[0].capabilities] == ["pm", "aer"]
+    assert [one.at for one in plan.functions[0].capabilities] == [0x40, 0x100]
     assert plan.functions[0].config_size == 4096
 
 

@@ -117,7 +117,7 @@ def test_init_asks_for_direct_io_that_can_be_mapped(kernel: Kernel) -> None:
 def test_an_older_kernel_gets_the_cached_fallback(kernel: Kernel) -> None:
     kernel.init(flags2=0)
     assert not kernel.session.direct
-    assert kernel.open(kernel.lookup("dev", "mem"))[1] == 0
+    assert kernel.open(kernel.lookup("dev", "mem"))[1] == wire.FOPEN_KEEP_CACHE
 
 
 def test_a_protocol_that_is_too_old_is_refused(kernel: Kernel) -> None:

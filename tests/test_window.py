@@ -47,6 +47,16 @@ def test_contents_of_a_profile_land_in_the_bar() -> None:
     assert bar.read(0x3FFF, 1) == b"\xaa"
 
 
+def test_stores_to_a_bar_that_moves_leave_nothing_behind_in_a_snapshot() -> None:
+    memory, bar = with_bar()
+    with memory.snapshot() as moment:
+        for _ in range(3):
+            memory.write(BAR, b"word")
+            memory.unmap_window(bar)
+            memory.map_window(BAR, 0x4000, bar)
+        assert not moment.tracker.saved
+
+
 def test_nobody_answers_all_ones() -> None:
     memory, bar = with_bar()
     memory.unmap_window(bar)

@@ -1,5 +1,6 @@
 """The command line. Each command imports what it needs when it runs: `fakedev run` must start fast."""
 
+import gc
 import re
 import signal
 import sys
@@ -9,7 +10,11 @@ def main() -> None:
     """Entry point of the console script. Errors are one message on stderr: exit 2 for bad input."""
     # Until a command says otherwise Ctrl-C just ends us, also in the middle of an import.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    from fakedev.cli.app import app  # noqa: PLC0415 - typer is not needed to import this module
+    if sys.argv[1:2] in (["run"], ["shell"]):
+        gc.disable()  # until the machine is there: little of what is made until then is garbage
+        from fakedev.cli.tools import app  # noqa: PLC0415 - start-up time
+    else:
+        from fakedev.cli.app import app  # noqa: PLC0415 - start-up time
     from fakedev.model.errors import ControlError, FakedevError, HostError  # noqa: PLC0415
 
     try:

@@ -15,7 +15,8 @@ from fakedev.model.effects import EVENT_KINDS
 from fakedev.model.ranges import parse_span
 
 app = typer.Typer(
-    help="Talk to a running machine. RANGE is ADDR+LEN (0xd8100000+64K) or START-END as /proc/iomem prints it.",
+    help="Talk to a running machine. RANGE is ADDR+LEN (0xd8100000+64K) or START-END as /proc/iomem prints it; "
+    "BDF is 01:00.0 or 0000:01:00.0.",
     no_args_is_help=True,
 )
 RangeArgument = Annotated[str, typer.Argument(metavar="RANGE", help="ADDR+LEN or START-END.")]
@@ -172,7 +173,7 @@ def _show(event: dict[str, Any]) -> None:
 
 @app.command()
 def reset(*, json: options.Json = False) -> None:
-    """Memory and claims as they were at boot."""
+    """Memory, claims and PCI as they were at boot."""
     found = call("reset")
     options.print_json(found) if json else typer.echo(f"reset (event {found['event']})")
 

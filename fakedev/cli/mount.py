@@ -32,9 +32,11 @@ def mount(
 ) -> None:
     """Serve a machine's files as plain files: DIR/dev/mem, DIR/proc/iomem, ... Ends at Ctrl-C or umount."""
     from fakedev.profiles.build import build_machine  # noqa: PLC0415 - start-up time
+    from fakedev.profiles.garbage import collect_from_now_on  # noqa: PLC0415
     from fakedev.profiles.loader import load_profile  # noqa: PLC0415
 
     machine = build_machine(load_profile(profile, overrides=settings or ()))
+    collect_from_now_on()
     path = str(Path(directory).absolute())
     stop = _stop_by_signal()
     if backend is options.Backend.FUSEPY:

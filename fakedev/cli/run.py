@@ -69,8 +69,10 @@ def _run(
     variables: dict[str, str] | None = None,
 ) -> int:
     from fakedev.control.host import Host  # noqa: PLC0415 - start-up time
+    from fakedev.profiles.garbage import collect_from_now_on  # noqa: PLC0415
     from fakedev.sandbox.launcher import Sandbox  # noqa: PLC0415
 
+    collect_from_now_on()
     with Host(machine, name=name, command=command) as host:
         sandbox = Sandbox(host.service, as_root=role is options.Role.ROOT, control=host.socket)
         plan = sandbox.plan()

@@ -9,6 +9,7 @@ from fakedev.control.pci_functions import device_at, function_at, table
 from fakedev.devices.pci.errors import PciError
 from fakedev.model.errors import ControlError
 from fakedev.model.machine import Machine
+from fakedev.model.words import closest
 
 if TYPE_CHECKING:
     from fakedev.devices.pci.bus import PciBus
@@ -198,7 +199,9 @@ def _check_loaded(bus: "PciBus", name: str) -> None:
     if name in bus.known_drivers:
         raise ControlError(f"{name} is not loaded: fakedev ctl modprobe {name}", errno=errno.ENODEV)
     loaded = ", ".join(sorted(bus.drivers)) or "none"
-    raise ControlError(f"there is no driver {name!r}; loaded: {loaded}", errno=errno.ENODEV)
+    near = closest(name, bus.known_drivers)
+    hint = f"; did you mean {near}?" if near else ""
+    raise ControlError(f"there is no driver {name!r}{hint} (loaded: {loaded})", errno=errno.ENODEV)
 
 
 def _why_not_bound(bus: "PciBus", name: str, device: "PciDevice", code: int) -> str:
@@ -208,5 +211,5 @@ def _why_not_bound(bus: "PciBus", name: str, device: "PciDevice", code: int) -> 
     if code == errno.ENODEV and device.driver is None and not bus.drivers[name].match(device):
         ids = f"{device.vendor:04x} {device.device:04x}"
         files = f"/sys/bus/pci/drivers/{name}/new_id"
-        return f"; {name} does not know this function: write `{ids}` to {files}"
+        return f"; write `{ids}` to {files} first"
     return ""

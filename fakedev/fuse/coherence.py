@@ -5,7 +5,7 @@ Theory of operation
 An *alias* is one kernel inode through which pages of physical memory are mapped. The rules:
 
 * **A page is cached by at most one alias at a time**: `owners` knows by which.
-* **Only the notifier thread sends notifications, and it never holds the lock while it does.** A
+* **Only the notifier thread invalidates pages, and it never holds the lock while it does.** A
   request that needs a page recalled becomes a job of that thread, which answers it when done. The
   worker that took it goes on serving: an invalidation waits for reads of the same page that are in
   flight, and for the write-back of dirty pages.
@@ -19,11 +19,14 @@ An *alias* is one kernel inode through which pages of physical memory are mapped
   be an owner still is one when its page is recalled.
 * **A revoked page never heals.** After a revoke, or a fault that the policy refused, the inode that
   had it keeps it lost until its last descriptor and mapping are gone. Later opens get a new inode.
+* **The notifier never drops a name**: that waits for whoever lists the directory, and the page that
+  the listing is put into may wait for the notifier. Who publishes the effect does it.
 """
 
 import errno
 import threading
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -64,7 +67,7 @@ class Coherence:
         self._owners = Owners()
         self._aliases = self._owners.aliases
         self._recall: _Recall | None = None
-        self._waiting: set[tuple[Alias, int]] = set()
+        self._waiting: Counter[tuple[Alias, int]] = Counter()
         self._notifier = Jobs("fakedev-notifier", self._failed)
         self.submit = self._notifier.submit
         machine.subscribers.append(self._on_effect)
@@ -213,9 +216,9 @@ class Coherence:
 
     def _on_effect(self, effect: Effect) -> None:
         if isinstance(effect, Revoke):
-            self._await(lambda: self._revoke(effect.span))
+            self._expire(self._await(lambda: self._revoke(effect.span)))
         elif isinstance(effect, Reopened):
-            self._await(lambda: self._expire_lost(effect.span))
+            self._expire(self._await(lambda: self._worn(effect.span)))
         elif isinstance(effect, Changed):
             self.settle(effect.span, lambda: None)
 
@@ -232,11 +235,12 @@ class Coherence:
     def _defer_locked(self, alias: Alias, span: Range, job: Callable[[], Any]) -> Deferred:
         """Queue a job whose request holds the lock of a page of `alias` until it is answered."""
         mark = alias, span.start >> PAGE_SHIFT
-        self._waiting.add(mark)
+        self._waiting[mark] += 1  # a READ and a WRITE of one page may both wait
 
         def run() -> Any:
             with self._lock:
-                self._waiting.discard(mark)
+                self._waiting[mark] -= 1
+                self._waiting += Counter()  # without those that nobody waits for
             return job()
 
         return self._defer(run)
@@ -260,9 +264,6 @@ class Coherence:
 
     def _await(self, job: Callable[[], Any]) -> Any:
         return self._notifier.wait(job)
-
-    tell = _await
-    """Do a job on the notifier thread, the only one that sends notifications, and wait for it."""
 
     def _grant(self, alias: Alias, handle: PhysicalHandle, offset: int, size: int) -> Buffers:
         """Make `alias` the owner of a page and return its bytes."""
@@ -309,7 +310,7 @@ class Coherence:
             alias.invalidate(run)
         return outcome
 
-    def _revoke(self, span: Range) -> None:
+    def _revoke(self, span: Range) -> list[Alias]:
         with self._lock:
             hit = [alias for alias in self._aliases if alias.revocable()]
             for alias in hit:
@@ -318,14 +319,20 @@ class Coherence:
         for alias, part in held:
             alias.invalidate(part)
         # A resourceN may be mapped anew although pages of it were claimed.
-        self._expire_lost(span, lambda alias: alias.mappable(span))
+        return self._worn(span, lambda alias: alias.mappable(span))
 
-    def _expire_lost(self, span: Range, which: Callable[[Alias], bool] = lambda _: True) -> None:
-        """Pages can be mapped again: by inodes that never lost them."""
+    def _worn(self, span: Range, which: Callable[[Alias], bool] = lambda _: True) -> list[Alias]:
+        """Pages can be mapped again, by inodes that never lost them: those whose names are to go."""
         with self._lock:
             worn = [a for a in self._aliases if not a.expired and a.lost.overlaps(span)]
-        for alias in filter(which, worn):
+        worn = [alias for alias in worn if which(alias)]
+        for alias in worn:
             alias.expired = True
+        return worn
+
+    @staticmethod
+    def _expire(worn: Iterable[Alias]) -> None:
+        for alias in worn:
             alias.expire()
 
 

@@ -1,6 +1,5 @@
 """The I/O of one mount: worker threads that read requests from /dev/fuse and write replies."""
 
-import contextlib
 import errno
 import io
 import mmap
@@ -45,6 +44,8 @@ class Connection:
         options = options or Options()
         self.session = Session(tree, coherence, options, self._notify, refused, verbs)
         self._left = WORKERS
+        self._holds = 0  # writes of threads that are no workers of this mount
+        self._gone = False
         self._lock = threading.Lock()
         self._turn = threading.Lock()
         self._closed = threading.Event()
@@ -116,17 +117,31 @@ class Connection:
 
     def _finish(self) -> None:
         """On the notifier thread, which may still have had something to say to this mount."""
-        os.close(self._fd)
-        self._fd = -1
+        with self._lock:
+            self._gone = True
+            if not self._holds:
+                os.close(self._fd)
         self.session.close()
         self._closed.set()
+
+    def _hold(self) -> bool:
+        """Before a thread that is no worker writes: the descriptor stays open until `_let_go`, if it is."""
+        with self._lock:
+            self._holds += not self._gone
+            return not self._gone
+
+    def _let_go(self) -> None:
+        with self._lock:
+            self._holds -= 1
+            if self._gone and not self._holds:
+                os.close(self._fd)
 
     def _serve(self, message: memoryview) -> None:
         try:
             request = wire.parse(message)
         except wire.WireError:
             return  # nobody to answer
-        if request.opcode == wire.Opcode.INTERRUPT:
+        if request.opcode == wire.INTERRUPT:
             # Nothing here waits for long: whatever is queued behind a recall is answered soon, and
             # a page fault that were answered with EINTR would be a SIGBUS for its toucher.
             return
@@ -149,18 +164,25 @@ class Connection:
             self.session.tree.machine.record("error", f"request {unique}: {error!r}")
 
     def _answer_late(self, unique: int, deferred: Deferred) -> None:
+        if not self._hold():
+            return  # the mount is gone
         try:
             body = deferred.outcome()
         except Exception as error:  # noqa: BLE001 - told apart there
             self._excuse(unique, error)
         else:
             self._reply(unique, body)
+        finally:
+            self._let_go()
 
     def _reply(self, unique: int, body: Body, error: int = 0) -> None:
         try:
             if len(body) == 1:
                 part = body[0]
                 WRITEV(self._fd, (PACK_HEADER(HEADER_SIZE + len(part), -error, unique), part))
+                return
+            if not body:
+                os.write(self._fd, PACK_HEADER(HEADER_SIZE, -error, unique))
                 return
             if len(body) > IOV_LIMIT:
                 body = [b"".join(body)]
@@ -170,15 +192,19 @@ class Connection:
             return  # ENOENT: interrupted; ENODEV: the mount is gone
 
     def names_changed(self, directory: str, names: Sequence[str]) -> None:
-        """Drop what the kernel has cached of these entries, positive or negative, and wait until it did."""
-        messages = self.session.stale(directory, names)
-        if messages:
-            self._coherence.tell(lambda: self._notify_all(messages))
+        """Drop what the kernel has cached of these entries, positive or negative, and wait until it did.
 
-    def _notify_all(self, messages: Sequence[bytes]) -> None:
-        for message in messages:
+        The kernel waits for whoever lists the directory, so neither a worker nor the notifier may.
+        """
+        for message in self.session.stale(directory, names):
             self._notify(message)
 
     def _notify(self, message: bytes) -> None:
-        with contextlib.suppress(OSError):  # ENOENT: the kernel has no such inode any more
+        if not self._hold():
+            return
+        try:
             os.write(self._fd, message)
+        except OSError:
+            return  # ENOENT: the kernel has no such inode any more
+        finally:
+            self._let_go()

@@ -4,10 +4,12 @@ from pathlib import Path
 
 from fakedev.model.machine import Machine
 from fakedev.model.ranges import Range
+from fakedev.model.verdict import Verdict
 from fakedev.views.node import Refused
 
 # Between two of them a refusal may be repeated without news.
 REPEATED = ("denied", "lost")
+REVOKED = "the page was revoked from this mapping, which stays dead"
 
 
 class Denials:
@@ -31,8 +33,13 @@ class Denials:
             return
         self._last = refusal
         where = f"{what} of {span.size} bytes at {span.start:#x}"
-        message = f"{_command(pid)}: {where} refused: {error.verdict.rule}"
+        message = f"{_command(pid)}: {where} refused: {_rule(error.verdict)}"
         self._machine.record("denied", message, span)
+
+
+def _rule(verdict: Verdict) -> str:
+    """Why an access was refused; one that is allowed by now met a page that had died before."""
+    return REVOKED if verdict.allowed else verdict.rule
 
 
 def _command(pid: int) -> str:

@@ -43,6 +43,7 @@ from fakedev.fuse.coherence import Coherence
 from fakedev.fuse.denials import Denials
 from fakedev.fuse.fusepy_operations import Operations
 from fakedev.fuse.names import LIFETIME
+from fakedev.model.effects import Effect, NodesChanged
 from fakedev.model.errors import HostError
 from fakedev.model.machine import Machine
 from fakedev.model.ranges import Range
@@ -73,7 +74,7 @@ class Mount:
         self._failure: Exception | None = None
         self._nodeids: dict[str, int] = {}
         self._machine = machine
-        tree = Tree(machine)
+        self._tree = tree = Tree(machine)
         self._coherence: Coherence | None = Coherence(machine)
         operations = Operations(
             tree,
@@ -85,6 +86,7 @@ class Mount:
             started=self._on_started,
             ended=self._on_ended,
         )
+        machine.subscribers.append(self._on_effect)
         self._thread = threading.Thread(
             target=self._run, args=(operations,), name="fakedev-fusepy", daemon=True
         )
@@ -131,6 +133,10 @@ class Mount:
         with self._lock:  # not while a notification is under way: it uses the session
             self._fuse = None
 
+    def _on_effect(self, effect: Effect) -> None:
+        if isinstance(effect, NodesChanged):
+            self._tree.forget(effect.directory, effect.names)
+
     def _drop(self, path: str, span: Range) -> None:
         with self._lock:
             if self._fuse is not None:
@@ -144,6 +150,7 @@ class Mount:
         """Stop the notifier, then the loop; libfuse unmounts. Tools that have files open get ENOTCONN."""
         coherence, self._coherence = self._coherence, None
         if coherence is not None:
+            self._machine.subscribers.remove(self._on_effect)
             coherence.close()
         with self._lock:
             if self._fuse is not None:

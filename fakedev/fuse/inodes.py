@@ -1,7 +1,8 @@
 """Inodes and descriptors of one mount, and how often the kernel holds each."""
 
 import itertools
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from fakedev.fuse import wire
 from fakedev.fuse.owners import Alias
@@ -31,7 +32,7 @@ class OpenFile:
     inode: Inode
     handle: Handle | None = None
     device: PhysicalHandle | None = None
-    names: list[tuple[str, Node | None]] = field(default_factory=list)
+    names: Sequence[tuple[str, Node | None]] = ()
 
 
 class Inodes:

@@ -14,6 +14,7 @@ written back). So processes are looked at by a thread of their own; while one ke
 next thread goes on behind it, and after a while the answer is what was found until then.
 """
 
+import os
 from collections import deque
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -29,6 +30,10 @@ THREADS = 5
 _DELETED = b" (deleted)"
 
 
+# What a process is called, and the lines of its maps that hold one of these endings.
+Seen = dict[tuple[int, frozenset[bytes]], tuple[str, list[bytes]]]
+
+
 class Mapped(NamedTuple):
     """A file of ours: `st_ino`, how its path ends, and the physical range that it shows."""
 
@@ -38,13 +43,20 @@ class Mapped(NamedTuple):
     size: int
 
 
-def mappers(files: Iterable[Mapped], span: Range, *, devices: Collection[str] = ()) -> list[Mapper]:
+def mappers(
+    files: Iterable[Mapped],
+    span: Range,
+    *,
+    devices: Collection[str] = (),
+    seen: Seen | None = None,
+) -> list[Mapper]:
     """Processes that map pages of `span` through `files` now, in order of pid and address.
 
     With `devices` (as /proc/PID/maps shows them, `00:3f`) only on these file systems. Processes
-    that may not be looked at, or that end meanwhile, are left out. Takes a second at most.
+    that may not be looked at, or that end meanwhile, are left out. Takes a second at most. `seen`
+    keeps what was read, for questions that are asked together.
     """
-    search = _Search(files, page_round(span), devices)
+    search = _Search(files, page_round(span), devices, {} if seen is None else seen)
     for _ in range(THREADS if search.files else 0):
         thread = Thread(target=search.run, name="fakedev-mappers", daemon=True)
         try:
@@ -69,18 +81,21 @@ def comm_of(pid: int) -> str:
 class _Search:
     """One look at every process. `run` may be called by several threads, which share the work."""
 
-    __slots__ = ("_devices", "_endings", "_pids", "_span", "files", "found")
+    __slots__ = ("_devices", "_endings", "_pids", "_seen", "_span", "files", "found")
 
-    def __init__(self, files: Iterable[Mapped], span: Range, devices: Collection[str]) -> None:
+    def __init__(
+        self, files: Iterable[Mapped], span: Range, devices: Collection[str], seen: Seen
+    ) -> None:
         shown = [f for f in files if page_round(Range(f.base, f.size)).overlaps(span)]
         self.files: dict[int, list[Mapped]] = {}
         for file in shown:
             self.files.setdefault(file.ino, []).append(file)
         self.found: list[Mapper] = []
-        self._endings = {file.name.rpartition("/")[2].encode() for file in shown}
+        self._endings = frozenset(file.name.rpartition("/")[2].encode() for file in shown)
         self._devices = {device.encode() for device in devices}
         self._span = span
-        self._pids = deque(sorted(int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit()))
+        self._seen = seen
+        self._pids = deque(sorted(int(name) for name in os.listdir("/proc") if name.isdigit()))  # noqa: PTH208 - fast
 
     def run(self) -> None:
         """Look at one process after the other until none is left."""
@@ -89,12 +104,19 @@ class _Search:
                 pid = self._pids.popleft()
             except IndexError:
                 return
-            data = _maps(pid)
+            comm, lines = self._look(pid)
+            spans = [span for line in lines for span in self._overlaps(line)]
+            self.found += [Mapper(pid, comm, span) for span in _joined(spans)]
+
+    def _look(self, pid: int) -> tuple[str, list[bytes]]:
+        """The name of a process, and the lines of its maps that may be about our files."""
+        key = pid, self._endings
+        if key not in self._seen:
+            data, lines = _maps(pid), list[bytes]()
             if any(ending in data for ending in self._endings):
-                spans = [s for line in data.split(b"\n") for s in self._overlaps(line)]
-                if spans:
-                    comm = comm_of(pid)
-                    self.found += [Mapper(pid, comm, span) for span in _joined(spans)]
+                lines = [one for one in data.split(b"\n") if any(e in one for e in self._endings)]
+            self._seen[key] = comm_of(pid) if lines else "", lines
+        return self._seen[key]
 
     def _overlaps(self, line: bytes) -> list[Range]:
         """What a line of maps (`start-end perms offset device inode path`) shows of the range."""

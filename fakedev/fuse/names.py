@@ -203,7 +203,9 @@ class Names:
         self._directory(request)
         return self._new_file(OpenFile(self._inode(request)), 0)
 
-    def _listing(self, request: Request, number: int, offset: int) -> list[tuple[str, Node | None]]:
+    def _listing(
+        self, request: Request, number: int, offset: int
+    ) -> Sequence[tuple[str, Node | None]]:
         """Names with their nodes from `offset` on; fixed when read from the start."""
         file = self._file(number)
         if offset == 0 or not file.names:
@@ -223,12 +225,14 @@ class Names:
 
     def _readdirplus(self, request: Request) -> Body:
         number, offset, size, *_ = wire.unpack(wire.READ_IN, request.body)
+        directory = self._directory(request)
         out = bytearray()
         for at, (name, node) in enumerate(self._listing(request, number, offset), offset + 1):
             entry = wire.dirent(1, at, _dtype(node), os.fsencode(name))
             if len(out) + wire.ENTRY_OUT.size + len(entry) > size:
                 break
-            if node is None:
+            # What is gone since the listing began is listed; the kernel must not keep it as a name.
+            if node is None or (offset and directory.lookup(name) is not node):
                 out += bytes(wire.ENTRY_OUT.size)
             else:
                 out += self._entry(request.nodeid, name, node)

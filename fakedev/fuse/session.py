@@ -27,7 +27,7 @@ NO_SUCH_OPERATION = (
 LOCK_OWNER = wire.READ_LOCKOWNER
 WANTED = (
     wire.ASYNC_READ | wire.ATOMIC_O_TRUNC | wire.BIG_WRITES | wire.DO_READDIRPLUS
-    | wire.PARALLEL_DIROPS | wire.MAX_PAGES | wire.EXPLICIT_INVAL_DATA
+    | wire.PARALLEL_DIROPS | wire.MAX_PAGES | wire.CACHE_SYMLINKS | wire.EXPLICIT_INVAL_DATA
     | wire.INIT_EXT | wire.DIRECT_IO_ALLOW_MMAP
 )  # fmt: skip
 
@@ -134,7 +134,8 @@ class Session(Names):
             self.coherence.opened(inode.alias)
             inode.alias.openers[id(file)] = (request.pid, comm_of(request.pid))
         cached = inode.alias is not None and not self.direct
-        return self._new_file(file, 0 if cached else wire.FOPEN_DIRECT_IO)
+        # An open must not drop cached pages: others may have stored to them, or be about to.
+        return self._new_file(file, wire.FOPEN_KEEP_CACHE if cached else wire.FOPEN_DIRECT_IO)
 
     def read(self, pid: int, number: int, offset: int, size: int, flags: int) -> Buffers:
         """READ: a read(2), or pages for the page cache. Raises as `handle`."""
@@ -153,7 +154,7 @@ class Session(Names):
                 return self.coherence.read(alias, device, offset, size)
             return self.coherence.fault(alias, device, offset, size)
         except Refused as error:
-            self.refused(pid, "read", Range(offset, max(size, 1)), error)
+            self.refused(pid, "read", _where(file, offset, size), error)
             raise
 
     @staticmethod
@@ -200,7 +201,7 @@ class Session(Names):
             else:
                 taken = self._plain_write(handle, offset, data)
         except Refused as error:
-            self.refused(request.pid, "write", Range(offset, max(size, 1)), error)
+            self.refused(request.pid, "write", _where(file, offset, size), error)
             raise
         except Deferred as deferred:
             raise deferred.mapped(lambda taken: [wire.WRITE_OUT.pack(taken, 0)]) from None
@@ -233,6 +234,12 @@ class Session(Names):
         if file.device is not None and alias is not None:
             alias.openers.pop(id(file), None)
             self.coherence.released(alias)
+
+
+def _where(file: OpenFile, offset: int, size: int) -> Range:
+    """What an access was about: physical addresses, for a file of physical memory."""
+    size = max(size, 1)
+    return Range(offset, size) if file.device is None else file.device.span(offset, size)
 
 
 def _refuse(number: int) -> Callable[[Request], Body]:

@@ -89,7 +89,8 @@ class Notify(enum.IntEnum):
     STORE = 4
 
 
-READ = int(Opcode.READ)  # a plain int compares faster, and every message is compared
+# Plain ints are found and compared faster, and every message is compared.
+READ, INTERRUPT = int(Opcode.READ), int(Opcode.INTERRUPT)
 NO_REPLY = frozenset({Opcode.FORGET, Opcode.BATCH_FORGET, Opcode.INTERRUPT, Opcode.NOTIFY_REPLY})
 
 

@@ -5,15 +5,23 @@ look follows. A process that touched its page meanwhile is dead by then: of thos
 open is known from before.
 """
 
+import threading
+import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from fakedev.fuse.jobs import Jobs
-from fakedev.fuse.mappers import mappers
+from fakedev.fuse.mappers import Seen, mappers
 from fakedev.fuse.owners import Alias
 from fakedev.model.effects import Mapper
 from fakedev.model.machine import Machine
 from fakedev.model.ranges import Range, page_round
+
+# Seconds that a look waits for more revokes.
+MOMENT = 0.02
+Look = Callable[[Seen], None]
 
 
 class Witness:
@@ -23,6 +31,8 @@ class Witness:
         self._machine = machine
         self._aliases = aliases
         self._jobs = Jobs("fakedev-witness", self._failed)
+        self._lock = threading.Lock()
+        self._looks: list[Look] = []
         machine.witness = self.before
 
     def _failed(self, error: Exception) -> None:
@@ -41,8 +51,12 @@ class Witness:
         openers = [(opener, _shown(alias, span)) for alias in hit for opener in alias.who()]
         files = [alias.file for alias in hit if alias.file is not None]
 
-        def look(cause: str) -> None:
-            found = mappers(files, span)
+        def look(cause: str, seen: Seen) -> None:
+            names = dict(opener for opener, _ in openers)
+            found = [
+                replace(mapper, comm=names.get(mapper.pid, "?")) if mapper.comm == "?" else mapper
+                for mapper in mappers(files, span, seen=seen)
+            ]
             alive = {mapper.pid for mapper in found}
             found += [
                 Mapper(pid, comm, part)
@@ -53,7 +67,26 @@ class Witness:
                 text = f"processes lost mappings of {span}: {cause}"
                 self._machine.record("lost", text, span, mappers=tuple(found))
 
-        return lambda cause: self._jobs.submit(lambda: look(cause))
+        return lambda cause: self._queue(partial(look, cause))
+
+    def _queue(self, look: Look) -> None:
+        with self._lock:
+            self._looks.append(look)
+            first = len(self._looks) == 1
+        if first:
+            self._jobs.submit(self._look)
+
+    def _look(self) -> None:
+        """Look for all revokes of a moment together: whoever makes many must not wait for each look."""
+        time.sleep(MOMENT)
+        with self._lock:
+            looks, self._looks = self._looks, []
+        seen: Seen = {}
+        for look in looks:
+            try:
+                look(seen)
+            except Exception as error:  # noqa: BLE001 - the others are looked for too
+                self._failed(error)
 
 
 def _shown(alias: Alias, span: Range) -> Range | None:

@@ -1,6 +1,7 @@
 """What a verb does to files that are open or mapped, as data. Someone outside the model acts on it."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from fakedev.model.ranges import Range
 
@@ -36,8 +37,7 @@ class Mapper:
     span: Range
 
 
-@dataclass(frozen=True, slots=True)
-class NodesChanged:
+class NodesChanged(NamedTuple):
     """Entries of a directory of the tree came, went, or are other nodes now."""
 
     directory: str

@@ -129,20 +129,27 @@ class PhysicalMemory:
 
     def map_window(
         self, start: int, size: int, target: Target, *, name: str = "", offset: int = 0
-    ) -> None:
+    ) -> bool:
         """Let `target` answer from its byte `offset` on, wherever nothing else does yet.
 
         What is there already keeps its place, as the first of two devices at one address does.
+        True when all of the range is the target's now.
         """
         end = check_range(start, size)
+        whole = True
         for low, high, segment in list(self._layout.pieces(start, end)):
             if segment is None:
                 backing = WindowBacking(low, high - low, target, base=low - start + offset)
                 self._add(Segment(low, high - low, name, backing))
+            elif not shows(segment, target):
+                whole = False
+        return whole
 
-    def unmap_window(self, target: Target) -> list[Range]:
-        """Take every window of `target` away; returns where they were."""
-        gone = [segment.range for segment in self.segments if shows(segment, target)]
+    def unmap_window(self, target: Target, within: Range | None = None) -> list[Range]:
+        """Take every window of `target` (`within` a range) away; returns where they were."""
+        low, high = (0, ADDRESS_LIMIT) if within is None else (within.start, within.end)
+        near = [segment for _, _, segment in self._layout.pieces(low, high) if segment is not None]
+        gone = [segment.range for segment in near if shows(segment, target)]
         for span in gone:
             self._install(self._layout.replace(span.start, span.end, []))
         return gone
@@ -323,6 +330,8 @@ class PhysicalMemory:
 
     def _save(self, backing: Backing, low: int, high: int) -> None:
         """Give the pages that are about to change to the snapshots that have them not yet."""
+        if isinstance(backing, WindowBacking):
+            return  # no snapshot has its bytes, and a device moves from window to window
         trackers = self._trackers
         newest = trackers[-1].saved.get(backing) if trackers else None
         for page in range(low >> PAGE_SHIFT, ((high - 1) >> PAGE_SHIFT) + 1):

@@ -8,6 +8,7 @@ from typing import Any
 from fakedev.devices.pci.plan import (
     BarPlan,
     BridgePlan,
+    CapabilityPlan,
     DriverPlan,
     EcamPlan,
     FunctionPlan,
@@ -32,6 +33,7 @@ def freeze_pci(plan: PciPlan, *, fill: Convert, placement: Convert, pack: Conver
     def function(one: FunctionPlan) -> list[Any]:
         changed = one._replace(
             bars=tuple(bar(each) for each in one.bars),  # type: ignore[misc] # plain values now
+            capabilities=tuple((at, *map(pack, parts)) for at, *parts in one.capabilities),  # type: ignore[misc]
             config=tuple((at, pack(data)) for at, data in one.config),
         )
         return list(changed)
@@ -55,7 +57,9 @@ def thaw_pci(stored: list[Any], *, fill: Convert, placement: Convert, unpack: Co
         return made._replace(
             bars=tuple(map(bar, made.bars)),
             bridge=made.bridge and BridgePlan(*map(_pair, made.bridge)),
-            capabilities=tuple((name, options) for name, options in made.capabilities),
+            capabilities=tuple(
+                CapabilityPlan(at, *map(unpack, parts)) for at, *parts in made.capabilities
+            ),
             config=tuple((at, unpack(data)) for at, data in made.config),
             reset=tuple(made.reset),
             msi_irqs=tuple(made.msi_irqs),

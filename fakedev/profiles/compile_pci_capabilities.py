@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from fakedev.devices.pci.capabilities import NAMES, build_chain, capability
+from fakedev.devices.pci.capability import Capability
 from fakedev.devices.pci.config import ConfigSpace
 from fakedev.devices.pci.errors import PciError
+from fakedev.devices.pci.plan import CapabilityPlan
 from fakedev.profiles.compile_pci_pool import Share
 from fakedev.profiles.context import Context, Path
 from fakedev.profiles.fields import refuse, to_number, typed_scalar
@@ -19,9 +21,10 @@ _MSIX_ENTRY = 16
 
 
 class Chain(NamedTuple):
-    """A checked chain: name and options of each member; the options by name; any extended ones."""
+    """A checked chain: its bytes; the names in their order, and their options; any extended ones."""
 
-    plan: tuple[tuple[str, dict[str, Any]], ...] = ()
+    plan: tuple[CapabilityPlan, ...] = ()
+    order: tuple[str, ...] = ()
     names: dict[str, dict[str, Any]] = {}  # noqa: RUF012 - never changed
     extended: bool = False
 
@@ -66,7 +69,9 @@ class Chains:
             return Chain()
         extended = any(one.extended for one in built)
         names = dict(reversed(members))
-        return Chain(tuple(members), names, extended or "pcie" in names)
+        plan = tuple(_laid(config, one) for one in built)
+        order = tuple(name for name, _ in members)
+        return Chain(plan, order, names, extended or "pcie" in names)
 
     def _member(self, given: object, where: Path) -> tuple[str, dict[str, Any]] | None:
         """`pm`, `pm:`, `pm: {...}` or (the first option alone) `dsn: 11-22-...`."""
@@ -125,7 +130,7 @@ class Chains:
             "table": (vectors * _MSIX_ENTRY, (0, 0)),
             "pba": (-(-vectors // 64) * 8, (0, 0x800)),
         }
-        index = next(i for i, (name, _) in enumerate(chain.plan) if name == "msix")
+        index = chain.order.index("msix")
         for what, (size, default) in needs.items():
             bar, offset = options.get(what, default)
             path: Path = (*where, index, "msix", what)
@@ -140,6 +145,12 @@ class Chains:
                     f"BAR {bar} has {share.size:#x}",
                     *path,
                 )
+
+
+def _laid(config: ConfigSpace, one: Capability) -> CapabilityPlan:
+    at = one.at or 0
+    data = bytes(config.data[at : at + len(one.data)])
+    return CapabilityPlan(at, data, one.writable, one.clear)
 
 
 def _value(value: Any, form: str) -> Any:

@@ -114,8 +114,9 @@ def _put_index(node: Node, step: str, rest: list[str], value: Node, place: Place
                             f"{len(members)} members, counted from 0")])  # fmt: skip
     index = int(step)
     if index > len(members) or (index == len(members) and rest):
+        hint = "" if members else '; quote a key with dots: pci.functions."01:00.0".id=...'
         raise ProfileError([(f"{place}: there is no member {index}; the list at {node.place} has "
-                            f"{len(members)} members, counted from 0")])  # fmt: skip
+                            f"{len(members)} members, counted from 0{hint}")])  # fmt: skip
     if index == len(members):
         members.append(value)
     else:

@@ -4,6 +4,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterable, Mapping
+from threading import Lock
 
 from fakedev.model.errors import FakedevError
 from fakedev.views.node import (
@@ -22,6 +23,7 @@ O_DIRECT = getattr(os, "O_DIRECT", 0)
 PAGE = 4096  # the stat size of a text attribute, and the most that one call moves
 Show = Callable[[], str]
 Alive = Callable[[], bool]
+_KEEPING = Lock()  # while nodes of a live directory are kept or forgotten
 
 
 def always() -> bool:
@@ -79,9 +81,9 @@ class LiveDirectory(Directory):
             era = self._era
             node = self._make(name)
             if node is not None:
-                node = self._made.setdefault(name, node)  # two workers may have asked at once
-                if era != self._era:  # forgotten meanwhile: this one is served, and not kept
-                    self._made.pop(name, None)
+                with _KEEPING:  # two workers may have asked at once
+                    if era == self._era:  # else it was forgotten meanwhile: served, and not kept
+                        node = self._made.setdefault(name, node)
         return node
 
     def known(self, name: str) -> Node | None:
@@ -94,9 +96,10 @@ class LiveDirectory(Directory):
 
     def forget(self, names: Iterable[str]) -> None:
         """Let names be made anew, with everything below them."""
-        self._era += 1
-        for name in names:
-            node = self._made.pop(name, None)
+        with _KEEPING:
+            self._era += 1
+            gone = [self._made.pop(name, None) for name in names]
+        for node in gone:
             if isinstance(node, LiveDirectory):
                 node.forget(node.known_names())
 
@@ -137,8 +140,7 @@ class SysfsNode(Node):
         check_access(self.attr(), opener.uid, mask)
         if opener.flags & O_DIRECT:
             raise Refused(errno.EINVAL)
-        wanted = (0o444 if mask & os.R_OK else 0, 0o222 if mask & os.W_OK else 0)
-        if any(bits and not self.mode & bits for bits in wanted):
+        if (mask & os.R_OK and not self.mode & 0o444) or (mask & os.W_OK and not self.mode & 0o222):
             raise Refused(errno.EACCES)
         if not self.alive():
             raise Refused(errno.ENODEV)

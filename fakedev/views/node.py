@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 from fakedev.model.verdict import Verdict
 
 Buffers = list[memoryview]
+_MASKS = {os.O_RDONLY: os.R_OK, os.O_WRONLY: os.W_OK}
 
 
 class Refused(Exception):  # noqa: N818 - a verdict, not a fault
@@ -165,7 +166,7 @@ class TextFile(Node):
 
 def access_mask(flags: int) -> int:
     """R_OK | W_OK for the flags of open(2)."""
-    return {os.O_RDONLY: os.R_OK, os.O_WRONLY: os.W_OK}.get(flags & os.O_ACCMODE, os.R_OK | os.W_OK)
+    return _MASKS.get(flags & os.O_ACCMODE, os.R_OK | os.W_OK)
 
 
 def check_access(attr: Attr, uid: int, mask: int) -> None:

@@ -2,8 +2,10 @@
 
 import errno
 import stat
+from collections.abc import Callable
 
 from fakedev.model.machine import Machine
+from fakedev.model.ranges import Range
 from fakedev.views.node import (
     Attr,
     Buffers,
@@ -20,12 +22,16 @@ PORTS = 0x10000
 
 
 class PortFile(Node):
-    """65,536 ports. Shown as a regular file, as no device can be opened on a FUSE mount."""
+    """65,536 ports. Shown as a regular file, as no device can be opened on a FUSE mount.
 
-    __slots__ = ("_machine",)
+    `pages`: the memory that ports show now, or change.
+    """
 
-    def __init__(self, machine: Machine) -> None:
+    __slots__ = ("_machine", "_pages")
+
+    def __init__(self, machine: Machine, pages: Callable[[], list[Range]]) -> None:
         self._machine = machine
+        self._pages = pages
 
     def attr(self) -> Attr:
         return Attr(stat.S_IFREG | MODE, PORTS)
@@ -35,7 +41,7 @@ class PortFile(Node):
         check_access(self.attr(), opener.uid, access_mask(opener.flags))
         if not opener.privileged or self._machine.rules.lockdown_level != "none":
             raise Refused(errno.EPERM)
-        return PortHandle(self._machine)
+        return PortHandle(self._machine, self._pages)
 
 
 class PortHandle:
@@ -45,23 +51,28 @@ class PortHandle:
     #1 with its 4-byte address register can be used.
     """
 
-    __slots__ = ("_machine",)
+    __slots__ = ("_machine", "_pages")
+    slow = settles = True
+    mappable = False
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, pages: Callable[[], list[Range]]) -> None:
         self._machine = machine
+        self._pages = pages
 
     def read(self, offset: int, size: int) -> Buffers:
         """Bytes of the ports; fewer at the last one, none behind it."""
         size = min(size, PORTS - offset)
         if size <= 0:
             return []
-        with self._machine.lock:
-            return [memoryview(self._machine.port_space.read(offset, size))]
+        machine = self._machine
+        read = machine.locked(lambda: memoryview(machine.port_space.read(offset, size)))
+        return [machine.settle(self._pages(), read)]
 
     def write(self, offset: int, data: memoryview) -> int:
         """The number of bytes that went to ports."""
         data = data[: max(PORTS - offset, 0)]
         if data:
-            with self._machine.lock:
-                self._machine.port_space.write(offset, data)
+            machine = self._machine
+            write = machine.locked(lambda: machine.port_space.write(offset, data))
+            machine.settle(self._pages(), write)
         return len(data)

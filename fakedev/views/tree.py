@@ -98,6 +98,12 @@ class Tree:
                 node = node.lookup(name) if isinstance(node, Directory) else None
         return node if isinstance(node, Directory) else None
 
+    def forget(self, path: str, names: Iterable[str]) -> None:
+        """Let entries of a live directory be made anew."""
+        directory = self.known(path)
+        if isinstance(directory, LiveDirectory):
+            directory.forget(names)
+
     def walk(self, *, live: bool = True) -> Iterator[tuple[str, Node]]:
         """Every path with its node, parents before children; without `live` not into live directories."""
         pending: list[tuple[str, Directory]] = [("", self.root)]

@@ -126,7 +126,7 @@ class Binding(Probing):
             hint = f"; did you mean {near}?" if near else ""
             known = ", ".join(sorted(self.known_drivers)) or "none"
             raise ControlError(
-                f"there is no driver {name!r}{hint} Known are: {known}", errno=errno.ENOENT
+                f"there is no driver {name!r}{hint} (known: {known})", errno=errno.ENOENT
             )
         return found
 

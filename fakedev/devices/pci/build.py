@@ -7,9 +7,8 @@ from fakedev.devices.pci import header
 from fakedev.devices.pci.bars import ROM_INDEX, Bar
 from fakedev.devices.pci.bdf import Bdf
 from fakedev.devices.pci.bus import PciBus
-from fakedev.devices.pci.capabilities import build_chain
 from fakedev.devices.pci.conf1 import PORT, SIZE, Conf1
-from fakedev.devices.pci.config import ConfigSpace
+from fakedev.devices.pci.config import CONVENTIONAL, ConfigSpace
 from fakedev.devices.pci.device import WINDOWS
 from fakedev.devices.pci.driver import PciDriver, PciId
 from fakedev.devices.pci.ecam import Ecam
@@ -47,8 +46,7 @@ def build_fabric(
 
     What is in `memory` already keeps its place. Raises PciError for a plan that nobody checked.
     """
-    chains: dict[tuple[int, str], ConfigSpace] = {}
-    functions = [_function(one, chains, memory_of) for one in plan.functions]
+    functions = [_function(one, memory_of) for one in plan.functions]
     fabric = Fabric(functions, memory, port_space)
     fabric.decode_all()
     for window in plan.ecam:
@@ -98,10 +96,8 @@ def _bdf(plan: FunctionPlan) -> Bdf:
     return Bdf(*plan[:4])
 
 
-def _function(
-    plan: FunctionPlan, chains: dict[tuple[int, str], ConfigSpace], memory_of: MemoryOf
-) -> Function:
-    config = _chained(plan, chains)
+def _function(plan: FunctionPlan, memory_of: MemoryOf) -> Function:
+    config = _chained(plan)
     if plan.bridge is not None:
         header.write_bridge(config, _bridge(plan.bridge))
     config.data[header.HEADER_TYPE] |= 0x80 if plan.multifunction else 0
@@ -122,17 +118,17 @@ def _function(
     return made
 
 
-def _chained(plan: FunctionPlan, chains: dict[tuple[int, str], ConfigSpace]) -> ConfigSpace:
-    """A configuration space with the capabilities in it; equal chains are made once."""
+def _chained(plan: FunctionPlan) -> ConfigSpace:
+    """A configuration space with the capabilities in it."""
     config = ConfigSpace(plan.config_size)
-    if plan.capabilities:
-        key = plan.config_size, repr(plan.capabilities)
-        if key not in chains:
-            chains[key] = ConfigSpace(plan.config_size)
-            build_chain(chains[key], plan.capabilities)
-        chain = chains[key]
-        config.data[:], config.writable[:] = chain.data, chain.writable
-        config.clear[:] = chain.clear
+    for at, data, writable, clear in plan.capabilities:
+        end = at + len(data)
+        config.set(at, data)
+        config.writable[at:end], config.clear[at:end] = writable, clear
+    first = plan.capabilities[0].at if plan.capabilities else CONVENTIONAL
+    if first < CONVENTIONAL:
+        config.put(header.STATUS, 2, header.STATUS_CAPABILITIES)
+        config.put(header.CAPABILITIES, 1, first)
     return config
 
 

@@ -74,14 +74,9 @@ class PciBus(Hotplug, Binding, Knobs, Probing):
                 machine.posted(Changed(span))
 
         self.fabric.moved = moved
+        self.fabric.failed = self.model_raised
 
     # -- configuration space ----------------------------------------------------------------
-
-    def settle_config(self, device: PciDevice) -> None:
-        """Let stores through mapped pages of the ECAM land. The caller does not hold the machine's lock."""
-        pages = self.ecam_pages(device.bdf)
-        if pages:
-            self.host.settle(pages, lambda: None)
 
     def config_read(self, device: PciDevice, offset: int, size: int) -> bytes:
         """Bytes of configuration space over the bus: all-ones when it does not answer. ENODEV."""

@@ -56,6 +56,11 @@ class Conf1:
         """Forget the address."""
         self._address = 0
 
+    @property
+    def selected(self) -> Bdf | None:
+        """The function whose registers the data is; None without the enable bit."""
+        return self._target()[0] if self._address & _ENABLE else None
+
     def _target(self) -> tuple[Bdf, int]:
         bdf = Bdf.of(0, self._address >> 16 & 0xFF, self._address >> 8 & 0xFF)
         return bdf, self._address & 0xFC

@@ -22,6 +22,9 @@ class Decoder:
         self.memory = memory
         self.port_space = port_space
         self._mapped: dict[Bdf, Windows] = {}
+        self._hidden: dict[
+            Bdf, Windows
+        ] = {}  # those of them that others, or memory, are in front of
         self._ghosts: dict[Bdf, tuple[Ones, Windows]] = {}
 
     def mapped(self, bdf: Bdf) -> Windows:
@@ -36,13 +39,14 @@ class Decoder:
         freed: list[DecodedWindow] = []
         for bdf, new in changed.items():
             old = self._mapped.pop(bdf, ())
+            self._hidden.pop(bdf, None)
             moved += difference(old, new)
             self._unmap(old)
             freed += old
         for bdf, new in changed.items():
             if new:
                 self._mapped[bdf] = new
-                self._map(bdf, new)
+                self._show(bdf, new)
         self._uncover(freed)
         for bdf, windows in ghosts.items():
             self.haunt(bdf, windows)
@@ -50,21 +54,34 @@ class Decoder:
 
     def _uncover(self, freed: list[DecodedWindow]) -> None:
         """Show the windows that lay behind others."""
-        for bdf, windows in self._mapped.items() if freed else ():
-            hidden = tuple(w for w in windows if any(_overlap(w, gone) for gone in freed))
-            self._map(bdf, hidden)
+        for bdf in list(self._hidden):
+            windows = self._mapped[bdf]
+            if any(_overlap(w, gone) for w in self._hidden[bdf] for gone in freed):
+                self._show(bdf, windows)
 
-    def _map(self, bdf: Bdf, windows: Windows, target: Target | None = None) -> None:
+    def _show(self, bdf: Bdf, windows: Windows) -> None:
+        """Map all windows of a function, and remember those that something is in front of."""
+        hidden = self._map(bdf, windows)
+        if hidden:
+            self._hidden[bdf] = hidden
+        else:
+            self._hidden.pop(bdf, None)
+
+    def _map(self, bdf: Bdf, windows: Windows, target: Target | None = None) -> Windows:
+        """Return those of the windows that are not shown as a whole."""
+        hidden: list[DecodedWindow] = []
         for window in windows:
             space = self.port_space if window.kind == "io" else self.memory
             answers = window.bar.target if target is None else target
             name = f"{bdf} {window.bar.name}"
-            space.map_window(window.start, window.size, answers, name=name)
+            if not space.map_window(window.start, window.size, answers, name=name):
+                hidden.append(window)
+        return tuple(hidden)
 
     def _unmap(self, windows: Windows) -> None:
         for window in windows:
             space = self.port_space if window.kind == "io" else self.memory
-            space.unmap_window(window.bar.target)
+            space.unmap_window(window.bar.target, Range(window.start, window.size))
 
     # Ghosts: places of functions that were pulled out, where reads give ones
 

@@ -80,7 +80,8 @@ class PciDevice:
 
     `gone`: removed, its files answer ENODEV; a later rescan makes another object. `unplugged`: it
     was pulled out. `msi` is "", "msi" or "msix" with the numbers in `msi_irqs`; `rom_enabled` is
-    `rom_attr_enabled`. `facts` are what the profile says about it.
+    `rom_attr_enabled`. `secondary` is the bus behind a bridge when it was found. `facts` are what the
+    profile says about it.
     """
 
     __slots__ = (
@@ -88,14 +89,15 @@ class PciDevice:
         "consistent_dma_mask_bits", "d3cold_allowed", "device", "dma_mask_bits", "driver",
         "driver_override", "enable_count", "facts", "function", "gone", "irq", "local_cpulist",
         "local_cpus", "msi", "msi_bus", "msi_irqs", "name", "numa_node", "numbers", "parent", "path",
-        "power_state", "reset_methods", "resources", "revision", "rom_enabled", "subdevice",
-        "subvendor", "unplugged", "vendor",
+        "power_state", "reset_methods", "resources", "revision", "rom_enabled", "secondary",
+        "subdevice", "subvendor", "unplugged", "vendor",
     )  # fmt: skip
 
     def __init__(self, function: "Function", parent: "PciDevice | None", directory: str) -> None:
         self.bdf: Bdf = function.bdf
         self.name = str(function.bdf)
         self.function = function
+        self.secondary = function.secondary
         self.parent = parent
         self.children: dict[str, PciDevice] = {}
         self.path = f"{directory}/{self.name}"
@@ -152,4 +154,4 @@ class PciDevice:
     @property
     def secondary_name(self) -> str:
         """`0000:02`: the bus behind a bridge."""
-        return f"{self.bdf.domain:04x}:{self.function.secondary:02x}"
+        return f"{self.bdf.domain:04x}:{self.secondary:02x}"

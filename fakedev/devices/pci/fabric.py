@@ -26,7 +26,9 @@ from fakedev.model.snapshot import Snapshot
 class Fabric:
     """The functions of all domains; maps their BARs into `memory` and `port_space`.
 
-    `moved` is called with every range of memory whose decoding changed, after it did.
+    `moved` is called with every range of memory whose decoding changed, after it did; `failed` with
+    what a model raised when it was told of a reset, which the reset does not care about. Without
+    `failed` it is raised.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Fabric:
         self.memory = memory
         self.port_space = port_space
         self.moved = moved
+        self.failed: Callable[[Function, Exception], None] | None = None
         self.functions: dict[Bdf, Function] = {}
         self._decoder = Decoder(memory, port_space)
         self._by_bus: dict[tuple[int, int], list[Function]] = {}
@@ -207,13 +210,26 @@ class Fabric:
             member.present = True
             numbers = member.config.boot(header.PRIMARY, 3)
             windows = member.config.boot(header.IO_BASE, header.CAPABILITIES - header.IO_BASE)
-            member.power_on()
+            self._guarded(member, member.power_on)
             if member.is_bridge:
                 member.config.set(header.PRIMARY, numbers)
                 member.config.set(header.IO_BASE, windows)
         moved = self.decode(function)
         self._tell_slot(function, present=True)
         return moved
+
+    def reset_function(self, function: Function) -> list[Range]:
+        """Reset a function as the kernel does it; return the memory that changed."""
+        self._guarded(function, function.reset)
+        return self.decode(function)
+
+    def _guarded(self, function: Function, reset: Callable[[], None]) -> None:
+        try:
+            reset()
+        except Exception as error:
+            if self.failed is None:
+                raise
+            self.failed(function, error)
 
     def set_link(self, port: Function, *, up: bool) -> list[Range]:
         """Bring the link below a port up or down; return the memory that changed."""
@@ -244,7 +260,7 @@ class Fabric:
         self._decoder.lay_ghosts(self.functions)
         for function in self.functions.values():
             function.present = function.link_trained = True
-            function.power_on()
+            self._guarded(function, function.power_on)
             function.config.reset()
         for memory, snapshot in self._boot:
             memory.restore(snapshot)

@@ -209,16 +209,27 @@ class Function:
         (pci_save_state and pci_restore_state around the reset).
         """
         kept = bytes(self.config.data[: header.SIZE])
-        self.power_on()
-        self.config.set(0, kept)
+        try:
+            self.power_on()
+        finally:
+            self.config.set(0, kept)
 
     def power_on(self) -> None:
-        """Reset as the hardware does it: command, BARs and bridge registers are cleared."""
+        """Reset as the hardware does it: command, BARs and bridge registers are cleared.
+
+        What a model raises goes through when everything has been reset.
+        """
         self._forget(self.config)
+        raised: Exception | None = None
         for part in (*(bar.target for bar in self.bars.values()), self.model):
             reset = getattr(part, "reset", None)
             if reset is not None:
-                reset()
+                try:
+                    reset()
+                except Exception as error:  # noqa: BLE001 - models are other people's code
+                    raised = raised or error
+        if raised is not None:
+            raise raised
 
     def _forget(self, config: ConfigSpace) -> None:
         config.reset()

@@ -1,7 +1,6 @@
 """The first 64 bytes of a configuration space: names of registers, values, and their masks."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from fakedev.devices.pci.config import ConfigSpace
@@ -26,8 +25,7 @@ _BRIDGE_CONTROL_BITS = 0x0F7F
 _SUBTRACTIVE = 0x060401
 
 
-@dataclass(frozen=True)
-class Identity:
+class Identity(NamedTuple):
     """What a function says it is: numbers of vendor, device, 24-bit class, revision, subsystem."""
 
     vendor: int
@@ -44,8 +42,7 @@ class Span(NamedTuple):
     end: int
 
 
-@dataclass(frozen=True)
-class Bridge:
+class Bridge(NamedTuple):
     """Bus numbers and windows of a bridge; a window that is None is closed."""
 
     primary: int

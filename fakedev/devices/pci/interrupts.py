@@ -76,6 +76,8 @@ class Interrupts(BusState):
 
     def _number(self, device: PciDevice, kind: Literal["msi", "msix"], count: int) -> None:
         numbers = [at for at in device.facts.msi_irqs if at not in self._used][:count]
+        if numbers:
+            self._freed = sorted(set(self._freed).difference(numbers))  # a heap still
         while len(numbers) < count:
             number = heappop(self._freed) if self._freed else self._fresh()
             if number not in self._used:

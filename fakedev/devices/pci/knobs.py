@@ -106,8 +106,7 @@ class Knobs(Probing):
 
         def act() -> None:
             for function in functions:
-                function.reset()
-                self.fabric.decode(function)
+                self.fabric.reset_function(function)
 
         self.quietly(spans, act)
 

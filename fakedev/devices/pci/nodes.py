@@ -24,7 +24,7 @@ def of_device(device: PciDevice) -> Iterator[Entry]:
     bus = proc_bus(bdf.domain, bdf.bus)
     yield f"{PROC}/{bus}", f"{bdf.device:02x}.{bdf.function:x}"
     if device.is_bridge:
-        yield PROC, proc_bus(bdf.domain, device.function.secondary)
+        yield PROC, proc_bus(bdf.domain, device.secondary)
         yield "/sys/class/pci_bus", device.secondary_name
     if device.function.slot:
         yield f"{BUS}/slots", device.function.slot

@@ -52,6 +52,15 @@ class BridgePlan(NamedTuple):
     windows_listed: bool = True
 
 
+class CapabilityPlan(NamedTuple):
+    """One member of a chain at its place, header and pointer included; the masks are as long as `data`."""
+
+    at: int
+    data: bytes
+    writable: bytes
+    clear: bytes
+
+
 class LinkPlan(NamedTuple):
     """What the link files of sysfs say instead of what the PCIe capability says."""
 
@@ -62,7 +71,7 @@ class LinkPlan(NamedTuple):
 
 
 class FunctionPlan(NamedTuple):
-    """One function. `capabilities`: pairs of a name and its options. `config`: raw bytes on top.
+    """One function. `capabilities`: its chains, linked. `config`: raw bytes on top.
 
     `driver`: None leaves it to the id tables, "" keeps it unbound. `reset`: its reset methods in
     the kernel's order. Nones of the last fields mean "what the kernel finds out by itself".
@@ -92,7 +101,7 @@ class FunctionPlan(NamedTuple):
     numa_node: int = -1
     bars: tuple[BarPlan, ...] = ()
     bridge: BridgePlan | None = None
-    capabilities: tuple[tuple[str, dict[str, Any]], ...] = ()
+    capabilities: tuple[CapabilityPlan, ...] = ()
     config: tuple[tuple[int, bytes], ...] = ()
     slot: str | None = None
     driver: str | None = None

@@ -57,6 +57,10 @@ class Register:
         return f"register {self.name or hex(self.offset)}"
 
 
+class HookError(Exception):
+    """A hook of a register raised: says which."""
+
+
 class RegisterBlock:
     """Target of `size` bytes. Holes read as `fill`; stores there are lost.
 
@@ -119,7 +123,7 @@ class RegisterBlock:
     def _load(self, register: Register) -> int:
         value = 0 if register.access == "wo" else self._values[register.offset]
         if register.on_read is not None:
-            answer = register.on_read(self, register)
+            answer = _asked(register, register.on_read, self, register)
             value = value if answer is None else answer & ((1 << 8 * register.width) - 1)
         if register.access == "rc":
             self._values[register.offset] = 0
@@ -128,7 +132,8 @@ class RegisterBlock:
     def _store(self, register: Register, given: int, lanes: int) -> None:
         old = self._values[register.offset]
         if register.on_write is not None:
-            answer = register.on_write(self, register, old & ~lanes | given)
+            new = old & ~lanes | given
+            answer = _asked(register, register.on_write, self, register, new)
             if answer is not None:
                 self.set(register.offset, answer)
                 return
@@ -153,3 +158,13 @@ class RegisterBlock:
         whole, rest = divmod(size, len(self._fill))
         block = memoryview(self._fill)
         return [block] * whole + ([block[:rest]] if rest else [])
+
+
+def _asked(register: Register, hook: Callable[..., int | None], *args: object) -> int | None:
+    """What a hook answers. Raises HookError."""
+    try:
+        return hook(*args)
+    except Exception as error:
+        name = getattr(hook, "__qualname__", type(hook).__qualname__)
+        what = f"{hook.__module__}.{name} raised {type(error).__name__}: {error}"
+        raise HookError(f"{register}: {what}") from error

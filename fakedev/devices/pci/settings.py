@@ -1,7 +1,7 @@
 """What the kernel knows of a bus and its functions beside their configuration spaces: plain values."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import NamedTuple
 
 from fakedev.devices.pci.bdf import Bdf
@@ -16,8 +16,7 @@ class EcamWindow(NamedTuple):
     last: int = 255
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(NamedTuple):
     """What the kernel says of one function at boot, where its configuration space does not say it.
 
     None means "as the kernel finds out by itself". `irq` is what `irq` shows (default: the interrupt
@@ -47,8 +46,7 @@ class Facts:
 NO_FACTS = Facts()
 
 
-@dataclass(frozen=True, slots=True)
-class PciSettings:
+class PciSettings(NamedTuple):
     """Settings of a bus: the CPUs near it, NUMA nodes that are online, where MSI numbers start.
 
     `ecam` and `conf1` say how configuration space is reached beside sysfs; `replace_sysfs`: the
@@ -59,7 +57,7 @@ class PciSettings:
     numa_nodes: frozenset[int] = frozenset({0})
     first_msi: int = 24
     ecam: tuple[EcamWindow, ...] = ()
-    facts: Mapping[Bdf, Facts] = field(default_factory=dict)
+    facts: Mapping[Bdf, Facts] = MappingProxyType({})
     conf1: bool = False
     replace_sysfs: bool = True
 

@@ -8,10 +8,11 @@ from fakedev.devices.pci.function import Function
 class Slot:
     """One slot. `address` as sysfs shows it; `port` is the bridge above it, or the function in it.
 
-    `held` are functions that are in the slot while it has no power.
+    `held` are functions that are in the slot while it has no power. The bus behind a bridge is that
+    of boot, whatever its bus number registers say by now.
     """
 
-    __slots__ = ("_fabric", "address", "function", "held", "name", "port")
+    __slots__ = ("_bus", "_fabric", "address", "function", "held", "name", "port")
 
     def __init__(self, fabric: Fabric, function: Function) -> None:
         self._fabric = fabric
@@ -19,9 +20,10 @@ class Slot:
         self.name = function.slot or ""
         self.port = function.bdf
         self.held: tuple[Bdf, ...] = ()
+        self._bus = function.secondary
         bdf = function.bdf
         if function.is_bridge:
-            bdf = Bdf(bdf.domain, function.secondary, 0, 0)
+            bdf = Bdf(bdf.domain, self._bus, 0, 0)
         self.address = bdf.slot_name
 
     @property
@@ -33,7 +35,7 @@ class Slot:
     def inside(self) -> list[Function]:
         """The functions that sit in it, right behind the port; plugged in or not."""
         if self.function.is_bridge:
-            return self._fabric.on_bus(self.port.domain, self.function.secondary)
+            return self._fabric.on_bus(self.port.domain, self._bus)
         return [self.function]
 
     @property

@@ -197,6 +197,7 @@ class BusState:
 
         What a model raises goes through.
         """
+        self.settle_ecam(bdf)
         moved = self.fabric.plan_config_write(bdf, offset, data)
         self.quietly(
             [*moved, *self.ecam_pages(bdf)], lambda: self.fabric.config_write(bdf, offset, data)
@@ -215,14 +216,31 @@ class BusState:
         try:
             action()
         except Exception as error:  # noqa: BLE001 - models are other people's code
-            self.log("error", f"{device.name}: its model raised: {error!r}")
+            self.model_raised(device.function, error)
+
+    def model_raised(self, function: Function, error: Exception) -> None:
+        """Log what behaviour in Python raised while the kernel touched a function."""
+        model = function.model
+        name = f"{type(model).__module__}.{type(model).__qualname__}" if model else "its model"
+        self.log("error", f"{function.bdf}: {name} raised {type(error).__name__}: {error}")
 
     def command(self, device: PciDevice, *, on: int = 0, off: int = 0) -> None:
         """Set and clear bits of the command register."""
+        self.settle_ecam(device.bdf)
         old = device.function.config.get(header.COMMAND, 2)
         new = old & ~off | on
         if new != old:
             self.kernel_write(device, header.COMMAND, new, 2)
+
+    def settle_config(self, device: PciDevice) -> None:
+        """Let stores through mapped pages of the ECAM land. The caller does not hold the machine's lock."""
+        self.settle_ecam(device.bdf)
+
+    def settle_ecam(self, bdf: Bdf) -> None:
+        """The same, by address."""
+        pages = self.ecam_pages(bdf)
+        if pages:
+            self.host.settle(pages, lambda: None)
 
     def ecam_pages(self, bdf: Bdf) -> list[Range]:
         """Where the function's configuration space lies in memory."""

@@ -24,7 +24,7 @@ def paths(machine: Machine) -> dict[str, int]:
     if not bus.settings.replace_sysfs:
         found |= dict(_entries(machine))
     found[IOPORTS] = _FILE
-    if has_ports(machine):
+    if conf1_of(machine) is not None:
         found[PORT] = stat.S_IFREG | 0o640
     links = (path for facts in bus.settings.facts.values() for path, _ in facts.links)
     return found | dict.fromkeys(links, _LINK)
@@ -74,7 +74,8 @@ def _entries(machine: Machine) -> Iterator[tuple[str, int]]:
             yield f"{CLASS}/{bdf.domain:04x}:{function.secondary:02x}", _LINK
 
 
-def has_ports(machine: Machine) -> bool:
-    """`/dev/port` is there for configuration mechanism #1."""
+def conf1_of(machine: Machine) -> Conf1 | None:
+    """Configuration mechanism #1, for which `/dev/port` is there."""
     backings = (segment.backing for segment in machine.port_space.segments)
-    return any(isinstance(b, WindowBacking) and isinstance(b.target, Conf1) for b in backings)
+    targets = (backing.target for backing in backings if isinstance(backing, WindowBacking))
+    return next((target for target in targets if isinstance(target, Conf1)), None)

@@ -7,6 +7,7 @@ from fakedev.devices.pci.device import PciDevice
 from fakedev.views.node import Refused
 
 _FLAG_MASK = 0xF  # PCI_REGION_FLAG_MASK: the low bits that /proc/bus/pci/devices shows
+_NOTHING = " ".join([f"0x{0:016x}"] * 3) + "\n"
 _ACTIONS = frozenset(
     ("add", "remove", "change", "move", "online", "offline", "bind", "unbind")
 )  # fmt: skip
@@ -46,9 +47,10 @@ def synth_uevent(text: str) -> None:
 
 def resource(device: PciDevice) -> str:
     """`resource_show`: start, end and flags of every resource."""
-    return "".join(
-        f"0x{item.start:016x} 0x{item.end:016x} 0x{item.flags:016x}\n" for item in device.resources
-    )
+    return "".join([
+        f"0x{item.start:016x} 0x{item.end:016x} 0x{item.flags:016x}\n" if item.flags else _NOTHING
+        for item in device.resources
+    ])  # fmt: skip
 
 
 def proc_line(device: PciDevice) -> str:

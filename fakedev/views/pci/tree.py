@@ -4,13 +4,14 @@ from typing import TYPE_CHECKING
 
 from fakedev.devices.pci.device import PciDevice
 from fakedev.model.machine import Machine
+from fakedev.model.ranges import Range
 from fakedev.views.live import Attribute, LiveDirectory
 from fakedev.views.node import Node
 from fakedev.views.pci.bus import bus_directory
 from fakedev.views.pci.classes import class_directory, class_links
 from fakedev.views.pci.device import DeviceDirectory
 from fakedev.views.pci.pci_bus import buses_directory, take_uevent
-from fakedev.views.pci.places import BUS, CLASS, IOPORTS, PORT, PROC, directories, has_ports, paths
+from fakedev.views.pci.places import BUS, CLASS, IOPORTS, PORT, PROC, conf1_of, directories, paths
 from fakedev.views.pci.power import power_directory
 from fakedev.views.pci.proc import ioports, proc_directory
 from fakedev.views.pci.site import Site, link, made
@@ -33,8 +34,14 @@ def install(tree: "Tree", machine: Machine) -> None:
     _mount(tree, IOPORTS, ioports(machine))
     for path, links in class_links(site).items():
         _mount(tree, path, class_directory(site, path, links))
-    if has_ports(machine):
-        _mount(tree, PORT, PortFile(machine))
+    conf1 = conf1_of(machine)
+    if conf1 is not None:
+
+        def pages() -> list[Range]:
+            selected = conf1.selected
+            return site.bus.ecam_pages(selected) if selected is not None else []
+
+        _mount(tree, PORT, PortFile(machine, pages))
 
 
 def _mount(tree: "Tree", path: str, node: Node) -> None:
