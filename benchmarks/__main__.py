@@ -10,7 +10,7 @@ from types import FrameType
 
 from rich.console import Console
 
-from benchmarks import accesses, pci, revoke, scale, start
+from benchmarks import accesses, hotplug, pci, revoke, scale, start
 from benchmarks.arena import HERE, enter
 from benchmarks.report import Report
 from benchmarks.servers import load_average
@@ -23,6 +23,7 @@ INSIDE = {
     "resources": scale.resources,
     "memory": scale.memory,
     "pci": pci.run,
+    "hotplug": hotplug.run,
 }
 NAMES = ("start", *INSIDE)
 

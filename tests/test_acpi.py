@@ -125,6 +125,7 @@ def test_entries_of_the_madt() -> None:
     sizes = {
         "local_apic": 8, "io_apic": 12, "interrupt_override": 10, "nmi_source": 8,
         "local_apic_nmi": 6, "local_apic_address": 12, "local_x2apic": 16, "local_x2apic_nmi": 12,
+        "gicc": 80, "gicd": 24, "gicr": 16,
     }  # fmt: skip
     assert set(sizes) == set(MADT_ENTRIES)
     for kind, size in sizes.items():

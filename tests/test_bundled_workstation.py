@@ -72,7 +72,7 @@ def _lspci(directory: Path, machine: Machine, option: str) -> str:
     return ran.stdout
 
 
-@pytest.mark.parametrize("name", ["fd-9000", "pc-q35", "workstation"])
+@pytest.mark.parametrize("name", ["arm64-server", "fd-9000", "pc-q35", "workstation"])
 def test_lspci_warns_of_nothing(name: str, tmp_path: Path) -> None:
     text = _lspci(tmp_path, build_machine(load_profile(name)), "-vvvxxxx")
     for bad in ("!!!", "Unknown header", "rev ff", "<chain looped>", "<chain broken>", "<error>"):

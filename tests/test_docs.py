@@ -1,5 +1,6 @@
 """Examples in the documentation run."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -51,9 +52,10 @@ def test_the_transcripts_are_real(command: str, output: str) -> None:
     for word in shlex.split(command):
         if word in tools:
             need(word, tools[word])
-    path = f"{BIN}:/usr/sbin:/usr/bin:/sbin:/bin"
+    env = {"PATH": f"{BIN}:/usr/sbin:/usr/bin:/sbin:/bin"}
+    env |= {"PYTHONPATH": os.environ["PYTHONPATH"]} if "PYTHONPATH" in os.environ else {}
     done = subprocess.run(
-        ["sh", "-c", command], capture_output=True, text=True, env={"PATH": path}, check=False
+        ["sh", "-c", command], capture_output=True, text=True, env=env, check=False
     )
     assert done.stdout + done.stderr == output
 

@@ -58,7 +58,7 @@ def test_what_comes_back_is_equal(folder: Folder, reads: list[str]) -> None:
     assert entries(folder)[0].parent.stat().st_mode & 0o777 == 0o700
 
 
-@pytest.mark.parametrize("name", ["fd-9000", "pc-q35", "workstation"])
+@pytest.mark.parametrize("name", ["arm64-server", "fd-9000", "pc-q35", "workstation"])
 def test_bundled_profiles_come_back_equal(folder: Folder, reads: list[str], name: str) -> None:
     first = load_profile(name)
     again = load_profile(name)

@@ -406,7 +406,8 @@ def test_unreadable_file(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_unknown_name(folder: Folder) -> None:
     assert check_file("fd-900") == [
         (
-            "there is no profile 'fd-900' (did you mean 'fd-9000'?); bundled are fd-9000, pc-q35, workstation; or "
+            "there is no profile 'fd-900' (did you mean 'fd-9000'?); bundled are arm64-server, fd-9000, pc-q35, "
+            "server-pmem-cxl, virtio-mem-guest, workstation; or "
             "give the path of a YAML file"
         )
     ]

@@ -11,6 +11,15 @@ from fakedev.model.files import StaticFile
 from fakedev.profiles import bundled_profiles, check_file, load_profile
 from fakedev.profiles.build import build_memory
 
+BUNDLED = [
+    "arm64-server",
+    "fd-9000",
+    "pc-q35",
+    "server-pmem-cxl",
+    "virtio-mem-guest",
+    "workstation",
+]
+
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
@@ -21,7 +30,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
 
 def test_bundled_profiles_have_a_description(folder: Folder) -> None:
     found = bundled_profiles()
-    assert [name for name, _, _ in found] == ["fd-9000", "pc-q35", "workstation"]
+    assert [name for name, _, _ in found] == BUNDLED
     for name, path, description in found:
         assert load_profile(name) == load_profile(path)
         assert description == load_profile(name).description
@@ -137,8 +146,8 @@ def test_problems_of_extended_profiles_are_theirs(folder: Folder) -> None:
         "m.yaml:2:42: extends: a bundled name or a path is needed here, not a mapping",
         "m.yaml:2:22: extends none.yaml: there is no such file",
         (
-            "m.yaml:2:33: extends: there is no profile 'nothing'; bundled are fd-9000, pc-q35, workstation; or give "
-            "a path"
+            f"m.yaml:2:33: extends: there is no profile 'nothing'; bundled are {', '.join(BUNDLED)}; "
+            "or give a path"
         ),
         "base.yaml:2:16: kernel.arch: 'arm' is not one of 'x86_64', 'aarch64' or 'riscv64'",
     ]

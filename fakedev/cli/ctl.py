@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fakedev.cli import ctl_pci, options
+from fakedev.cli import ctl_memory, ctl_nd, ctl_pci, ctl_poison, ctl_virtio_mem, options
 from fakedev.cli.calls import call, choose, connect
 from fakedev.cli.text import hex_dump, parse_bytes
 from fakedev.control.client import states
@@ -16,7 +16,7 @@ from fakedev.model.ranges import parse_span
 
 app = typer.Typer(
     help="Talk to a running machine. RANGE is ADDR+LEN (0xd8100000+64K) or START-END as /proc/iomem prints it; "
-    "BDF is 01:00.0 or 0000:01:00.0.",
+    "BDF is a PCI function, 01:00.0 or 0000:01:00.0.",
     no_args_is_help=True,
 )
 RangeArgument = Annotated[str, typer.Argument(metavar="RANGE", help="ADDR+LEN or START-END.")]
@@ -59,6 +59,8 @@ def state(*, json: options.Json = False) -> None:
     typer.echo(f"{'kernel':12} " + ", ".join(f"{k}={v}" for k, v in kernel.items() if v != ""))
     for claim in found["claims"]:
         typer.echo(f"{'claim':12} {claim['range']} : {claim['name']} (event {claim['event']})")
+    for failed in found["poison"]["pages"]:
+        typer.echo(f"{'poison':12} {failed['range']} {failed['kind']}")
 
 
 @app.command()
@@ -173,7 +175,7 @@ def _show(event: dict[str, Any]) -> None:
 
 @app.command()
 def reset(*, json: options.Json = False) -> None:
-    """Memory, claims and PCI as they were at boot."""
+    """Put everything back as it was at boot: memory, claims, devices."""
     found = call("reset")
     options.print_json(found) if json else typer.echo(f"reset (event {found['event']})")
 
@@ -212,3 +214,7 @@ def explain(
 
 
 ctl_pci.add_to(app)
+ctl_memory.add_to(app)
+ctl_nd.add_to(app)
+ctl_virtio_mem.add_to(app)
+ctl_poison.add_to(app)

@@ -15,7 +15,9 @@ Function = Annotated[
 Port = Annotated[
     str, typer.Argument(metavar="BDF", help="A root port or a bridge, such as 00:01.0.")
 ]
-Driver = Annotated[str, typer.Argument(metavar="NAME", help="A driver that the profile names.")]
+Driver = Annotated[
+    str, typer.Argument(metavar="NAME", help="A driver that the profile names; virtio_mem, nfit.")
+]
 
 
 class Power(StrEnum):
@@ -70,12 +72,12 @@ def unbind(
 
 
 def modprobe(driver: Driver, *, json: options.Json = False) -> None:
-    """Load a driver: it takes the functions that it knows and nobody has."""
+    """Load a driver: it takes the devices that it knows and nobody has (also `virtio_mem`, `nfit`)."""
     _report(call("modprobe", name=driver), f"{driver} loaded", json=json)
 
 
 def rmmod(driver: Driver, *, json: options.Json = False) -> None:
-    """Unload a driver: its functions are unbound."""
+    """Unload a driver: its devices are unbound (also `virtio_mem`)."""
     _report(call("rmmod", name=driver), f"{driver} unloaded", json=json)
 
 
@@ -98,13 +100,13 @@ def rescan(
 
 
 def unplug(function: Function, *, json: options.Json = False) -> None:
-    """Pull a function out of the machine, without a word, with everything behind it."""
+    """Pull a PCI function out of the machine, without a word, with everything behind it."""
     found = call("unplug", device=function)
     _report(found, f"{found['device']} unplugged", json=json)
 
 
 def plug(function: Function, *, json: options.Json = False) -> None:
-    """Put a function back that was unplugged."""
+    """Put a PCI function back that was unplugged."""
     found = call("plug", device=function)
     _report(found, f"{found['device']} plugged", json=json)
 

@@ -32,7 +32,8 @@ def explain(
         list[Operation] | None, typer.Option("--op", help="Only this operation; repeatable.")
     ] = None,
     kernel: Annotated[
-        str | None, typer.Option(help="As if the kernel were this version, e.g. 5.10.")
+        str | None,
+        typer.Option(help="As if the kernel were this version, e.g. 5.10; `all` compares presets."),
     ] = None,
     cmdline: Annotated[
         str | None, typer.Option(help="As if booted with this, e.g. iomem=relaxed.")
@@ -46,8 +47,11 @@ def explain(
     from fakedev.profiles.loader import load_profile  # noqa: PLC0415
 
     overrides = list(settings or [])
-    overrides += [f"kernel.version='{kernel}'"] if kernel else []
     overrides += [f"kernel.cmdline='{cmdline}'"] if cmdline else []
+    if kernel == "all":
+        _explain_all(profile, address, op, overrides, json=json)
+        return
+    overrides += [f"kernel.version='{kernel}'"] if kernel else []
     machine = build_machine(load_profile(profile, overrides=overrides))
     span = explaining.where(machine, address)
     verdicts = {
@@ -68,6 +72,21 @@ def explain(
     typer.echo(f"{what} on {machine.name}, kernel {machine.rules.version}:")
     for name, verdict in verdicts.items():
         _show(name, verdict)
+
+
+def _explain_all(
+    profile: str,
+    address: str,
+    op: list[Operation] | None,
+    overrides: list[str],
+    *,
+    json: bool,
+) -> None:
+    from fakedev.cli import explain_kernels  # noqa: PLC0415 - start-up time
+
+    operations = [str(o) for o in op or list(Operation)]
+    found = explain_kernels.explain_kernels(profile, address, operations, overrides)
+    options.print_json(found) if json else explain_kernels.show(found, operations)
 
 
 def _show(name: str, verdict: dict[str, Any]) -> None:

@@ -12,6 +12,10 @@ from fakedev.cli import options
 if TYPE_CHECKING:
     from fakedev.model.machine import Machine
 
+ALSO_ELSEWHERE = {
+    "/proc/kcore"
+}  # what the tree shows below /dev as well: no word if it has no place
+
 
 def run(
     profile: options.Profile,
@@ -77,6 +81,8 @@ def _run(
         sandbox = Sandbox(host.service, as_root=role is options.Role.ROOT, control=host.socket)
         plan = sandbox.plan()
         for path in plan.unplaced:
+            if path in ALSO_ELSEWHERE:
+                continue
             options.note(
                 f"{path} cannot be shown on this host: nothing can be made there", quiet=quiet
             )

@@ -5,7 +5,10 @@ import re
 from typing import Any
 
 from fakedev.control.pci_functions import device_at
-from fakedev.model.errors import ControlError
+from fakedev.model.denying import POLICY as DENY
+from fakedev.model.denying import protects
+from fakedev.model.errors import ControlError, ResourceConflictError
+from fakedev.model.kernel import KernelRules
 from fakedev.model.machine import Machine
 from fakedev.model.ranges import Range, parse_span
 from fakedev.model.verdict import Access, Verdict
@@ -41,8 +44,7 @@ def explain(machine: Machine, operation: str, text: str) -> Verdict:
     if operation == "mmap" and not is_io:
         with machine.lock:
             return machine.policy.mmap_bar(span)
-    locked = machine.rules.lockdown_level != "none"
-    return _ports(operation, span, locked=locked) if is_io else _no_data(operation, span)
+    return _ports(operation, span, machine.rules) if is_io else _no_data(operation, span)
 
 
 def _bar(machine: Machine, path: str) -> tuple[Range, bool]:
@@ -68,11 +70,11 @@ def _no_data(operation: str, span: Range) -> Verdict:
     return Verdict(False, errno.EIO, rule, None, Access.DENY, *_ends(span))
 
 
-def _ports(operation: str, span: Range, *, locked: bool) -> Verdict:
+def _ports(operation: str, span: Range, rules: KernelRules) -> Verdict:
     if operation == "mmap":
         rule = "pci_mmap_resource: I/O ports cannot be mapped on this architecture"
-        return Verdict(False, errno.ENODEV, rule, None, Access.DENY, *_ends(span))
-    if operation == "write" and locked:
+        return Verdict(False, rules.io_bar_mmap_errno, rule, None, Access.DENY, *_ends(span))
+    if operation == "write" and rules.lockdown_level != "none":
         rule = "pci_write_resource_io: security_locked_down(LOCKDOWN_PCI_ACCESS)"
         return Verdict(False, errno.EPERM, rule, None, Access.DENY, *_ends(span))
     rule = f"pci_{operation}_resource_io: 1, 2 or 4 bytes at a time, whoever claimed the ports"
@@ -81,3 +83,32 @@ def _ports(operation: str, span: Range, *, locked: bool) -> Verdict:
 
 def _ends(span: Range) -> tuple[int, int]:
     return span.start, span.end
+
+
+def explain_claim(machine: Machine, span: Range) -> dict[str, Any]:
+    """What a driver's claim of a range would do to mappings of it that exist: `outcome` and `rule`."""
+    rules, policy = machine.rules, machine.rules.claim_policy
+    try:
+        with machine.verb():
+            protected = protects(machine, span, "driver")
+    except ResourceConflictError as error:
+        return {"outcome": "EBUSY", "rule": f"__request_region: {error}"}
+    if not protected:
+        return {"outcome": "spares", "rule": _why_spared(machine)}
+    if policy == DENY:
+        return {"outcome": "denied", "rule": "deny-claim: EBUSY while somebody maps it"}
+    if rules.revokes_pci:
+        return {"outcome": "revokes", "rule": "revoke_iomem: every mapping of it dies"}
+    rule = "revoke_devmem: mappings of /dev/mem die, those of PCI files live on"
+    return {"outcome": "mem only", "rule": rule}
+
+
+def _why_spared(machine: Machine) -> str:
+    rules = machine.rules
+    if rules.claim_policy == "ignore":
+        return "claim_policy: ignore: mappings live on"
+    if not rules.io_strict_devmem:
+        return "without CONFIG_IO_STRICT_DEVMEM mappings live on"
+    if not rules.revokes:
+        return "before 5.8 nothing is revoked: mappings live on, new accesses are refused"
+    return "revoke_iomem: the pages are allowed still, nothing is revoked"

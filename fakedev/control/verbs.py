@@ -10,7 +10,11 @@ from typing import Any
 
 from fakedev.control.arguments import Arguments
 from fakedev.control.explaining import explain, verdict_json
-from fakedev.control.verbs_pci import PciVerbs
+from fakedev.control.verbs_memory import MemoryVerbs
+from fakedev.control.verbs_nd import NdVerbs
+from fakedev.control.verbs_poison import PoisonVerbs
+from fakedev.control.verbs_virtio_mem import VirtioMemVerbs
+from fakedev.devices.memory.poison import poison_of
 from fakedev.model.effects import EVENT_KINDS, Event
 from fakedev.model.errors import ControlError
 from fakedev.model.machine import Machine
@@ -32,7 +36,7 @@ def event_json(event: Event) -> dict[str, Any]:
 
 
 @dataclass(slots=True)
-class Verbs(PciVerbs):
+class Verbs(NdVerbs, VirtioMemVerbs, PoisonVerbs, MemoryVerbs):
     """The verbs of one machine. `about` is what `state` says beside the machine's own."""
 
     machine: Machine
@@ -72,6 +76,7 @@ class Verbs(PciVerbs):
                 {"range": f"{r.start:08x}-{r.end:08x}", "name": r.name, "event": r.since}
                 for r in machine.claims
             ],
+            "poison": poison_of(machine).state(),
             "events": machine.now,
             "mounts": self.mounts(),
         }
@@ -93,6 +98,7 @@ class Verbs(PciVerbs):
             raise ControlError(message, errno=errno.EINVAL)
         resource = self.machine.claim(span, name, exclusive=exclusive)
         revoked = self.machine.policy.should_revoke(resource) is not None
+        revoked = revoked and self.machine.rules.claim_policy != "deny-claim"
         claimed = {
             "range": str(span),
             "name": name,

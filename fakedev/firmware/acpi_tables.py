@@ -87,6 +87,13 @@ TABLES = {
     "HPET": TableType(1, _HPET),
 }
 
+# What a CPU of arm64 has of the interrupt controller.
+_GICC = _fields(
+    "reserved 2x, cpu_interface I, processor I, flags I 1, parking_version I, performance_gsi I,"
+    "parked_address Q, address Q, gicv Q, gich Q, maintenance_gsi I, gicr Q, mpidr Q, efficiency B,"
+    "reserved 1x, spe_gsi H"
+)
+
 MADT_ENTRIES = {
     "local_apic": EntryType(0, _fields("processor B, apic B, flags I 1")),
     "io_apic": EntryType(1, _fields("id B, reserved 1x, address I 0xfec00000, gsi_base I")),
@@ -96,6 +103,11 @@ MADT_ENTRIES = {
     "local_apic_address": EntryType(5, _fields("reserved 2x, address Q 0xfee00000")),
     "local_x2apic": EntryType(9, _fields("reserved 2x, apic I, flags I 1, processor I")),
     "local_x2apic_nmi": EntryType(10, _fields("flags H, processor I, lint B 1, reserved 3x")),
+    "gicc": EntryType(11, _GICC),
+    "gicd": EntryType(
+        12, _fields("reserved 2x, id I, address Q, vector_base I, version B 3, reserved 3x")
+    ),
+    "gicr": EntryType(14, _fields("reserved 2x, address Q, length I")),
 }
 MCFG_ALLOCATION = EntryType(
     None, _fields("base Q, segment H, start_bus B, end_bus B 255, reserved 4x")

@@ -26,11 +26,13 @@ An *alias* is one kernel inode through which pages of physical memory are mapped
 import errno
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from fakedev.fuse.deferred import Deferred
+from fakedev.fuse.gate import Gate
 from fakedev.fuse.jobs import Jobs
 from fakedev.fuse.owners import Alias, Owners
 from fakedev.model.effects import Changed, Effect, Reopened, Revoke
@@ -43,6 +45,8 @@ from fakedev.views.physical import PhysicalHandle
 T = TypeVar("T")
 # Who needs pages only for a moment, and keeps losing the race for them, goes ahead after so many tries.
 PATIENCE = 100
+# How often a gate is tried to be shut while nobody has a page behind it.
+TRIES = 20
 
 
 @dataclass(slots=True)
@@ -68,11 +72,14 @@ class Coherence:
         self._aliases = self._owners.aliases
         self._recall: _Recall | None = None
         self._waiting: Counter[tuple[Alias, int]] = Counter()
+        self._open: set[Alias] = set()
+        self._gate = Gate()
         self._notifier = Jobs("fakedev-notifier", self._failed)
         self.submit = self._notifier.submit
         machine.subscribers.append(self._on_effect)
         machine.settle = self.settle
         machine.posted = self._post
+        machine.gate = self.gate
 
     def _failed(self, error: Exception) -> None:
         self._machine.record("error", f"notifier: {error!r}")
@@ -82,6 +89,7 @@ class Coherence:
         self._machine.subscribers.remove(self._on_effect)
         self._machine.settle = settled
         self._machine.posted = self._machine.publish
+        self._machine.gate = lambda _: nullcontext()
         self._notifier.close()
 
     # -- accesses, called by workers ----------------------------------------------------------
@@ -90,13 +98,16 @@ class Coherence:
         """A descriptor was opened."""
         with self._lock:
             alias.opens += 1
+            self._open.add(alias)
 
     def released(self, alias: Alias) -> None:
         """A descriptor and all its mappings are gone."""
         with self._lock:
             alias.opens -= 1
-            if alias.opens == 0 and alias.filled:
-                self._defer(lambda: self._forget(alias))
+            if alias.opens == 0:
+                self._open.discard(alias)
+                if alias.filled:
+                    self._defer(lambda: self._forget(alias))
 
     def _forget(self, alias: Alias) -> None:
         with self._lock:
@@ -107,7 +118,7 @@ class Coherence:
         """Pages for the page cache of `alias`. Raises Refused, or Deferred if another alias has them."""
         with self._lock:
             alone = alias.filled and len(self._aliases) == 1 and self._recall is None
-            if alone and alias.lost.empty:
+            if alone and alias.lost.empty and self._gate.shut is None:
                 return self._pages(alias, handle, offset, size)
             data = self._judge(alias, handle, offset, size)
             span = handle.span(offset, size)
@@ -121,6 +132,8 @@ class Coherence:
 
     def _must_wait(self, span: Range, alias: Alias) -> bool:
         """True when others may cache pages of `span`; else they are now the alias's own."""
+        if self._gate.shut is not None and self._gate.holds(span):
+            return True
         if len(self._aliases) > 1:
             if self._held(span, alias):
                 return True
@@ -205,6 +218,45 @@ class Coherence:
                 return action()
         return self._await(lambda: self._without(_spans(span), None, action))
 
+    @contextmanager
+    def gate(self, span: Range) -> Iterator[None]:
+        """While it is held, no page of the range is handed out; who asks for one waits.
+
+        One at a time: the verbs come one after the other. Pages that the kernel still has, perhaps of a
+        mapping that is gone, are recalled before: a new mapping would find them without asking. Who
+        keeps touching them meanwhile has them mapped, which is what the holder of the gate looks for.
+        """
+        for _ in range(TRIES):
+            if self._await(lambda: self._shut(span)):
+                break
+        with self._lock:
+            self._gate.shut = span
+        try:
+            yield
+        finally:
+            with self._lock:
+                kept = self._gate.open()
+            for deferred in kept:
+                self.submit(deferred.run)
+
+    def _shut(self, span: Range) -> bool:
+        """Recall a range and shut the gate, unless a page of it was served meanwhile."""
+        with self._lock:
+            held = self._held(span, None)
+            recall = self._recall = _Recall((span,), None)
+        for alias, run in held:
+            alias.invalidate(run)
+        with self._lock:
+            self._recall = None
+            if not recall.again:
+                self._gate.shut = span
+            return not recall.again
+
+    def open_files(self) -> tuple[Alias, ...]:
+        """Files with a descriptor or a mapping."""
+        with self._lock:
+            return tuple(self._open)
+
     def caching(self) -> tuple[Alias, ...]:
         """Files that pages are cached of."""
         return tuple(self._aliases)
@@ -243,7 +295,7 @@ class Coherence:
                 self._waiting += Counter()  # without those that nobody waits for
             return job()
 
-        return self._defer(run)
+        return self._gate.keep(run) if self._gate.holds(span) else self._defer(run)
 
     def _held(self, span: Range, but: Alias | None) -> list[tuple[Alias, Range]]:
         """Who but `but` may cache pages of `span`, and which."""

@@ -44,6 +44,10 @@ class Deferred(Exception):  # noqa: N818 - not an error: the answer comes later
         self._done.wait()
         return self.outcome()
 
+    def wait_until(self, seconds: float) -> bool:
+        """Block until the job is done, or a time has passed; whether it is done."""
+        return self._done.wait(seconds)
+
     def when_done(self, then: Callable[[], None]) -> None:
         """Call `then` when the job is done: now, or later on the notifier thread."""
         with self._lock:

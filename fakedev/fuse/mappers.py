@@ -56,6 +56,17 @@ def mappers(
     that may not be looked at, or that end meanwhile, are left out. Takes a second at most. `seen`
     keeps what was read, for questions that are asked together.
     """
+    return look(files, span, devices=devices, seen=seen)[0]
+
+
+def look(
+    files: Iterable[Mapped],
+    span: Range,
+    *,
+    devices: Collection[str] = (),
+    seen: Seen | None = None,
+) -> tuple[list[Mapper], frozenset[int]]:
+    """As `mappers`, and the pids of processes that could not be looked at in time, or at all."""
     search = _Search(files, page_round(span), devices, {} if seen is None else seen)
     for _ in range(THREADS if search.files else 0):
         thread = Thread(target=search.run, name="fakedev-mappers", daemon=True)
@@ -66,7 +77,8 @@ def mappers(
         thread.join(PATIENCE)
         if not thread.is_alive():
             break
-    return sorted(search.found, key=lambda found: (found.pid, found.span))
+    found = sorted(search.found, key=lambda found: (found.pid, found.span))
+    return found, frozenset(search.unseen)
 
 
 def comm_of(pid: int) -> str:
@@ -81,7 +93,7 @@ def comm_of(pid: int) -> str:
 class _Search:
     """One look at every process. `run` may be called by several threads, which share the work."""
 
-    __slots__ = ("_devices", "_endings", "_pids", "_seen", "_span", "files", "found")
+    __slots__ = ("_devices", "_endings", "_pids", "_seen", "_span", "files", "found", "unseen")
 
     def __init__(
         self, files: Iterable[Mapped], span: Range, devices: Collection[str], seen: Seen
@@ -91,6 +103,7 @@ class _Search:
         for file in shown:
             self.files.setdefault(file.ino, []).append(file)
         self.found: list[Mapper] = []
+        self.unseen: set[int] = set()
         self._endings = frozenset(file.name.rpartition("/")[2].encode() for file in shown)
         self._devices = {device.encode() for device in devices}
         self._span = span
@@ -104,15 +117,25 @@ class _Search:
                 pid = self._pids.popleft()
             except IndexError:
                 return
-            comm, lines = self._look(pid)
+            self.unseen.add(pid)
+            looked = self._look(pid)
+            if looked is None:
+                continue
+            self.unseen.discard(pid)
+            comm, lines = looked
             spans = [span for line in lines for span in self._overlaps(line)]
             self.found += [Mapper(pid, comm, span) for span in _joined(spans)]
 
-    def _look(self, pid: int) -> tuple[str, list[bytes]]:
-        """The name of a process, and the lines of its maps that may be about our files."""
+    def _look(self, pid: int) -> tuple[str, list[bytes]] | None:
+        """The name of a process, and the lines of its maps that may be about our files.
+
+        None when it may not be looked at.
+        """
         key = pid, self._endings
         if key not in self._seen:
             data, lines = _maps(pid), list[bytes]()
+            if data is None:
+                return None
             if any(ending in data for ending in self._endings):
                 lines = [one for one in data.split(b"\n") if any(e in one for e in self._endings)]
             self._seen[key] = comm_of(pid) if lines else "", lines
@@ -150,13 +173,16 @@ def _joined(spans: list[Range]) -> list[Range]:
     return joined
 
 
-def _maps(pid: int) -> bytes:
-    """/proc/PID/maps; of a live thread where the first one of the process has ended."""
+def _maps(pid: int) -> bytes | None:
+    """/proc/PID/maps; of a live thread where the first one of the process has ended.
+
+    None where it may not be read, or the process is gone.
+    """
     data = _read(f"/proc/{pid}/maps")
     if data == b"":
         others = (_read(f"/proc/{pid}/task/{task}/maps") for task in _tasks(pid))
         data = next((found for found in others if found), b"")
-    return data or b""
+    return data
 
 
 def _tasks(pid: int) -> list[str]:

@@ -86,6 +86,7 @@ class Names:
             if isinstance(node, PhysicalFile) and inode.alias is None:
                 inode.alias = self._alias(inode.nodeid, node, parent, os.fsencode(name))
                 inode.alias.file = Mapped(inode.ino, node.name, node.base, node.attr().size)
+                inode.alias.shared = node.shared
         return wire.ENTRY_OUT.pack(inode.nodeid, 0, LIFETIME, LIFETIME, 0, 0, self._attr(inode))
 
     def _alias(self, nodeid: int, node: PhysicalFile, parent: int, name: bytes) -> Alias:

@@ -20,12 +20,13 @@ class Alias:
 
     `invalidate` drops cached pages of a physical range, `expire` what its name resolves to;
     `revocable` tells whether a claim takes its pages, `mappable` whether they may be mapped anew.
-    `file` is how /proc/PID/maps shows it, `openers` who has it open, by descriptor.
+    `file` is how /proc/PID/maps shows it, `openers` who has it open, by descriptor; `shared` tells
+    whether it shares the mapping of `/dev/mem`.
     """
 
     __slots__ = (
         "expire", "expired", "file", "filled", "invalidate", "lost", "mappable", "openers", "opens",
-        "revocable",
+        "revocable", "shared",
     )  # fmt: skip
 
     def __init__(
@@ -46,6 +47,7 @@ class Alias:
         self.filled = False
         self.lost = RangeSet()
         self.opens = 0
+        self.shared = True
 
     def who(self) -> list[tuple[int, str]]:
         """Pid and name of each process that has it open."""
@@ -105,7 +107,7 @@ class Owners:
             at = page + 1
         if at < end:
             held += _run(self._default, at, end, but)
-        return held
+        return _joined(held)
 
     def _tracked(self, span: Range) -> Iterator[int]:
         """Pages of `span` with an entry of their own, in order."""
@@ -113,6 +115,18 @@ class Owners:
         if len(pages) <= len(self._owner):
             return (page for page in pages if page in self._owner)
         return iter(sorted(page for page in self._owner if page in pages))
+
+
+def _joined(held: list[tuple[Alias, Range]]) -> list[tuple[Alias, Range]]:
+    """Neighbours of one alias as one: each is a message to the kernel."""
+    joined: list[tuple[Alias, Range]] = []
+    for alias, part in held:
+        last, span = joined[-1] if joined else (None, part)
+        if last is alias and span.end == part.start:
+            joined[-1] = alias, Range(span.start, part.end - span.start)
+        else:
+            joined.append((alias, part))
+    return joined
 
 
 def _run(alias: Alias | None, first: int, end: int, but: Alias | None) -> list[tuple[Alias, Range]]:

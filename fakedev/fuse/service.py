@@ -4,7 +4,8 @@ import os
 import stat
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from fakedev.fuse.coherence import Coherence
 from fakedev.fuse.connection import Connection
@@ -20,8 +21,7 @@ from fakedev.views.tree import HostEntry, Tree, listing, live_directories
 FORCE_CACHED = "FAKEDEV_CACHED"
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
+class Listed(NamedTuple):
     """One path of the tree: its kind is `file`, `dir` or `symlink`.
 
     `opaque`: a directory whose content is not listed, and replaces the host's; `merge`: the host's
@@ -55,7 +55,7 @@ class Service:
             "fakedev-verbs", lambda error: machine.record("error", f"verb: {error!r}")
         )
         machine.subscribers.append(self._on_effect)
-        self._witness = Witness(machine, self.coherence.caching)
+        self._witness = Witness(machine, self.coherence.caching, self.coherence.open_files)
 
     def _failed(self, error: Exception) -> None:
         self.machine.record("error", f"verb: {error!r}")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from fakedev.fuse import wire
+from fakedev.fuse.apart import apart
 from fakedev.fuse.deferred import Deferred
 from fakedev.fuse.inodes import OpenFile
 from fakedev.fuse.jobs import Jobs
@@ -172,11 +173,13 @@ class Session(Names):
             raise self.verbs.defer(lambda: handle.read(offset, size))
         return found
 
-    def _plain_write(self, handle: Handle, offset: int, data: memoryview) -> int:
+    def _plain_write(self, pid: int, handle: Handle, offset: int, data: memoryview) -> int:
         """A write that claims or moves something waits for the notifier, so no worker may do it."""
         if self.verbs is None or not getattr(handle, "slow", False):
             return handle.write(offset, data)
         kept = memoryview(bytes(data))
+        if getattr(handle, "waits", False):
+            raise apart(lambda: handle.write(offset, kept), pid)
         raise self.verbs.defer(lambda: handle.write(offset, kept))
 
     def _read(self, request: Request) -> Body:
@@ -199,7 +202,7 @@ class Session(Names):
                 write = self.coherence.write if self.direct else self.coherence.write_through
                 taken = write(alias, device, offset, data)
             else:
-                taken = self._plain_write(handle, offset, data)
+                taken = self._plain_write(request.pid, handle, offset, data)
         except Refused as error:
             self.refused(request.pid, "write", _where(file, offset, size), error)
             raise

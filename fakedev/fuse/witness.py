@@ -1,5 +1,7 @@
 """Who lost a mapping: told in the log soon after a revoke, without keeping the revoke waiting.
 
+And who holds one: asked before a claim that has to fail then (`claim_policy: deny-claim`).
+
 Looking at every process takes milliseconds, a claim a tenth of one. So the claim goes ahead, and the
 look follows. A process that touched its page meanwhile is dead by then: of those, who had the file
 open is known from before.
@@ -13,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from fakedev.fuse.jobs import Jobs
-from fakedev.fuse.mappers import Seen, mappers
+from fakedev.fuse.mappers import Seen, look, mappers
 from fakedev.fuse.owners import Alias
 from fakedev.model.effects import Mapper
 from fakedev.model.machine import Machine
@@ -27,13 +29,20 @@ Look = Callable[[Seen], None]
 class Witness:
     """Records a `lost` event for each revoke that took somebody's mapping."""
 
-    def __init__(self, machine: Machine, aliases: Callable[[], Iterable[Alias]]) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        aliases: Callable[[], Iterable[Alias]],
+        opened: Callable[[], Iterable[Alias]] = tuple,
+    ) -> None:
         self._machine = machine
         self._aliases = aliases
+        self._opened = opened
         self._jobs = Jobs("fakedev-witness", self._failed)
         self._lock = threading.Lock()
         self._looks: list[Look] = []
         machine.witness = self.before
+        machine.holders = self.holders
 
     def _failed(self, error: Exception) -> None:
         self._machine.record("error", f"witness: {error!r}")
@@ -41,7 +50,27 @@ class Witness:
     def close(self) -> None:
         """Finish what is being looked at."""
         self._machine.witness = lambda _: None
+        self._machine.holders = lambda _: []
         self._jobs.close()
+
+    def holders(self, span: Range) -> list[Mapper]:
+        """Who maps pages of `span` through a file that shares the mapping of `/dev/mem`.
+
+        A process that cannot be looked at counts when it has the file open and pages of the file
+        were handed out.
+        """
+        shown = [(a, part) for a in self._opened() if a.shared and (part := _shown(a, span))]
+        if not shown:
+            return []
+        found, unseen = look([alias.file for alias, _ in shown if alias.file is not None], span)
+        for alias, part in shown:
+            hidden = {who for who in alias.who() if who[0] in unseen and alias.filled}
+            found += [
+                Mapper(pid, comm, part)
+                for pid, comm in sorted(hidden)
+                if Path(f"/proc/{pid}").exists()
+            ]
+        return found
 
     def before(self, span: Range) -> Callable[[str], None] | None:
         """Who may have pages of `span` now; call the result with the cause when they are revoked."""
@@ -82,9 +111,9 @@ class Witness:
         with self._lock:
             looks, self._looks = self._looks, []
         seen: Seen = {}
-        for look in looks:
+        for act in looks:
             try:
-                look(seen)
+                act(seen)
             except Exception as error:  # noqa: BLE001 - the others are looked for too
                 self._failed(error)
 

@@ -50,12 +50,12 @@ Effect = Revoke | Reopened | Changed | NodesChanged
 EVENT_KINDS = (
     "claim", "revoke", "lost", "release", "denied", "poke", "reset", "error",
     "module", "probe", "bind", "unbind", "remove", "rescan", "unplug", "plug", "power", "link",
-    "reset-function", "config",
+    "reset-function", "config", "hotplug", "virtio-mem", "online", "offline", "poison",
+    "mode", "pin", "unpin", "wait",
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """One line of the machine's log. `number` counts from 1; `kind` is a word to wait for.
 
     `mappers` are the processes that lost a mapping by it.

@@ -4,6 +4,7 @@ Only the switches that change what a user program sees are here. Boundaries betw
 those of kernel-semantics section 0; a version between two presets behaves as the older one.
 """
 
+import errno
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -151,6 +152,26 @@ class KernelRules:
     def reparents_on_split(self) -> bool:
         """`release_mem_region_adjustable` moves children to the upper half."""
         return self.release >= (7, 2)
+
+    @property
+    def zaps_removed_files(self) -> bool:
+        """Until 5.11 the mappings of a PCI file die when it is removed; since then they live on."""
+        return self.release < (5, 12)
+
+    @property
+    def has_reset_method(self) -> bool:
+        """Functions have a file `reset_method` since 5.15."""
+        return self.release >= (5, 15)
+
+    @property
+    def io_bar_mmap_errno(self) -> int:
+        """What mmap of an I/O BAR gives on x86: ENODEV, and EINVAL from 7.2 on."""
+        return errno.EINVAL if self.release >= (7, 2) else errno.ENODEV
+
+    @property
+    def lists_soft_reserved(self) -> bool:
+        """`Soft Reserved` is in `/proc/iomem` from boot on; 7.2 keeps it in a tree of its own."""
+        return self.release < (7, 2)
 
     @property
     def mmap_ram_einval(self) -> bool:

@@ -21,16 +21,19 @@ from typing import Any
 
 from fakedev.model.effects import Changed, Reopened
 from fakedev.model.errors import ControlError, ResourceConflictError
+from fakedev.model.flags import IORESOURCE_SYSTEM_RAM
+from fakedev.model.hotmemory import HotMemory
 from fakedev.model.memory import PhysicalMemory
+from fakedev.model.poisoned import first_in, verdict_at
 from fakedev.model.policy import Policy
 from fakedev.model.ranges import PAGE_SIZE, Range, page_round
 from fakedev.model.verdict import Access, Verdict
-from fakedev.model.world import World, as_range
+from fakedev.model.world import as_range
 
 ALLOW = Access.ALLOW  # looked up at every access
 
 
-class Machine(World):
+class Machine(HotMemory):
     """A simulated machine. Ranges are `Range` or text as `parse_range` reads it; errors are FakedevError."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -43,6 +46,10 @@ class Machine(World):
         """read(2) of /dev/mem (`read_mem`): the verdict, and the bytes where it allows."""
         policy = self.policy
         verdict = policy.read(address, size)
+        if self.poisoned and verdict.allowed:
+            bad = self._failing(address, size)
+            if bad is not None:
+                return verdict_at(self.poisoned, bad), []
         if verdict.allowed and verdict.access is ALLOW and address + size <= verdict.end:
             return verdict, self.memory.buffers(address, size)
         return verdict, self._mixed(policy, address, size) if verdict.allowed and size else []
@@ -59,10 +66,14 @@ class Machine(World):
     def write(self, address: int, data: memoryview) -> tuple[Verdict, int]:
         """write(2) to /dev/mem (`write_mem`): the verdict and the number of bytes taken.
 
-        Pages before a refused one are written. EPERM hides that; EFAULT gives a short count.
+        Pages before a refused one are written. EPERM hides that; EFAULT and EIO give a short count.
         """
         size = len(data)
         with self.lock:
+            bad = self._failing(address, size) if self.poisoned else None
+            if bad is not None and self._first_refused(address, size) > bad:
+                taken = self._write_until_refused(address, data[: bad - address])
+                return verdict_at(self.poisoned, bad), taken
             verdict = self.policy.write(address, size)
             if verdict.access is Access.ALLOW and verdict.allowed and address + size <= verdict.end:
                 self.memory.write(address, data)
@@ -71,6 +82,29 @@ class Machine(World):
                 taken = self._write_until_refused(address, data)
                 return verdict, taken if verdict.allowed or verdict.errno == errno.EFAULT else 0
             return verdict, 0
+
+    def _failing(self, address: int, size: int) -> int | None:
+        """The first byte of a request that a read or write would find poisoned."""
+        end = address + size
+        while (bad := first_in(self.poisoned, address, end - address)) is not None:
+            if self.policy.devmem_is_allowed(bad) is not Access.ZEROS:
+                return bad
+            address = (bad & -PAGE_SIZE) + PAGE_SIZE  # the kernel does not look at it
+        return None
+
+    def _first_refused(self, address: int, size: int) -> int:
+        """Where the policy stops a write; behind its end if it does not."""
+        if not self.policy.valid_phys_addr_range(address, size):
+            return address
+        refused = (Access.DENY, Access.FAULT)
+        stops = (start for start, _, a in self.policy.spans(address, size) if a in refused)
+        return next(stops, address + size)
+
+    def touch(self, address: int, size: int) -> Verdict:
+        """The verdict on a page fault of a mapping: that on the mapping, and poison."""
+        if self.poisoned and (bad := first_in(self.poisoned, address, size)) is not None:
+            return verdict_at(self.poisoned, bad)
+        return self.policy.mmap(address, size)
 
     def _write_until_refused(self, address: int, data: memoryview) -> int:
         for start, end, access in self.policy.spans(address, len(data)):
@@ -83,6 +117,8 @@ class Machine(World):
     def fault(self, address: int, size: int, *, opened: int) -> tuple[Verdict, list[memoryview]]:
         """A page fault of a mapping whose file was opened at event `opened`."""
         verdict = self.policy.mmap(address, size)
+        if self.poisoned and (bad := first_in(self.poisoned, address, size)) is not None:
+            return verdict_at(self.poisoned, bad), []
         if verdict.allowed or self._survives(address, opened):
             return verdict, self.memory.buffers(address, size)
         return verdict, []
@@ -92,6 +128,8 @@ class Machine(World):
     ) -> tuple[Verdict, list[memoryview]]:
         """A page fault of a mapping of a PCI BAR through `resourceN`."""
         verdict = self.policy.mmap_bar(bar)
+        if self.poisoned and (bad := first_in(self.poisoned, address, size)) is not None:
+            return verdict_at(self.poisoned, bad), []
         if verdict.allowed or self._survives(address, opened, pci=True):
             return verdict, self.memory.buffers(address, size)
         return verdict, []
@@ -127,12 +165,20 @@ class Machine(World):
 
     def reset(self) -> None:
         """Memory and claims as they were at boot. Mappings of claimed ranges stay dead."""
-        with self._verbs:
+        with self._verbs, self.unasked():
             self._reset()
 
     def _reset(self) -> None:
+        if self.nd is not None:
+            self.nd.reset()
+        for claim in [c for c in self._claims if c.matches(IORESOURCE_SYSTEM_RAM)]:
+            self.release(claim.span)  # it would pass for RAM of the boot
+        if self.blocks is not None:
+            self.blocks.reset()  # first: drivers find no memory of theirs left
         if self.pci is not None:
             self.pci.reset()
+        if self.poison is not None:
+            self.poison.reset()
         with self.lock:
             spans = [resource.span for resource in self._claims]
             for span in spans:
@@ -140,6 +186,10 @@ class Machine(World):
             self._forget_claims(spans)
             self._recompile(spans)
         self.settle(Range(0, self.top), self.locked(lambda: self.memory.restore(self._boot)))
+        if self.virtio_mem is not None:
+            self.virtio_mem.reset()
+        if self.nd is not None:
+            self.nd.reboot()
         self.record("reset", "memory and claims are as they were at boot")
         self.publish(*(Reopened(page_round(span)) for span in spans))
 
@@ -155,12 +205,15 @@ class Machine(World):
         if op not in judge:
             raise ControlError(f"unknown operation {op!r}: read, write or mmap")
         with self.lock:
-            return judge[op](span.start, span.size)
+            verdict = judge[op](span.start, span.size)
+            looked_at = self.poisoned and op != "mmap" and verdict.allowed
+            bad = self._failing(*span) if looked_at else None
+            return verdict if bad is None else verdict_at(self.poisoned, bad)
 
     @property
     def top(self) -> int:
         """The first page address behind everything that the machine knows of."""
-        ends = [self.memory.top, self.high_memory]
+        ends = [self.memory.top, self.high_memory, self.blocks.dimms.top if self.blocks else 0]
         ends += [child.end + 1 for child in self.tree.root.children[-1:]]
         limit = 1 << self.rules.physical_address_bits
         return min(max(ends) + PAGE_SIZE - 1 & -PAGE_SIZE, limit)

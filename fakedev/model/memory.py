@@ -125,6 +125,21 @@ class PhysicalMemory:
         """Take memory away; segments that lie there in part are cut. Gaps are no error."""
         self._install(self._layout.replace(start, check_range(start, size), []))
 
+    def detach(self, start: int, size: int) -> tuple[Segment, ...]:
+        """Take memory away and return it, in parts that `reattach` puts back with their bytes."""
+        end = check_range(start, size)
+        pieces = [(max(p.low, start), min(p.high, end), p.segment)
+                  for p in self._layout.pieces(start, end)]  # fmt: skip
+        self.remove(start, size)
+        return tuple(segment.cut(low, high) for low, high, segment in pieces if segment)
+
+    def reattach(self, segments: tuple[Segment, ...]) -> None:
+        """Put back what `detach` returned. MemoryLayoutError when something is there now."""
+        for segment in segments:
+            self._check_free(segment.start, segment.size, segment.name)
+        for segment in segments:
+            self._add(segment)
+
     # Windows
 
     def map_window(

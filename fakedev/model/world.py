@@ -7,12 +7,15 @@
 """
 
 import threading
+from bisect import insort
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol, TypeVar
 
-from fakedev.model.effects import Effect, Event, Mapper, Reopened, Revoke
+from fakedev.model.denying import POLICY as DENY
+from fakedev.model.denying import unmapped
+from fakedev.model.effects import Changed, Effect, Event, Mapper, Reopened, Revoke
 from fakedev.model.errors import ControlError, ResourceConflictError
 from fakedev.model.files import StaticFile
 from fakedev.model.flags import IORESOURCE_EXCLUSIVE
@@ -69,6 +72,11 @@ class World:
         self.ports = ports or ResourceTree.ioports()
         self.port_space = PhysicalMemory(undecoded=memory.undecoded)
         self.pci: Any = None  # a Bus, and what the views of PCI know it to be
+        self.blocks: Any = None  # a MemoryBlocks of devices.memory
+        self.poison: Any = None  # a Poison of devices.memory
+        self.poisoned: tuple[Range, ...] = ()  # pages that failed: looked at by every access
+        self.nd: Any = None  # an NdBus of devices.nd
+        self.virtio_mem: Any = None  # a VirtioMem of devices.memory
         self.lock = threading.RLock()
         self._verbs = threading.RLock()
         self.policy = Policy(tree, rules, high_memory=high_memory)
@@ -79,9 +87,14 @@ class World:
         self.settle: Settle = settled
         self.posted: Callable[[Effect], None] = self._carry_out
         self.witness: Callable[[Range], Callable[[str], None] | None] = lambda _: None
+        # Who maps pages of a range; and, while it is held, nobody begins to.
+        self.holders: Callable[[Range], list[Mapper]] = lambda _: []
+        self.gate: Callable[[Range], AbstractContextManager[Any]] = lambda _: nullcontext()
+        self.asks = True  # with `deny-claim`: who makes a claim asks who maps it
         self._count = 0
         self._claims: list[Resource] = []
-        self._survivors: list[tuple[Range, int, bool]] = []  # claim, event, were mappings revoked
+        # Sorted: claim, event, were mappings revoked.
+        self._survivors: list[tuple[Range, int, bool]] = []
 
     # -- claims -----------------------------------------------------------------------------
 
@@ -92,18 +105,34 @@ class World:
             return self._claim(span, name, IORESOURCE_EXCLUSIVE if exclusive else 0)
 
     def _claim(self, span: Range, name: str, flags: int) -> Resource:
-        with self.lock:
+        with unmapped(self, span, name, flags), self.lock:
             resource = self.tree.request_region(span.start, span.size, name, flags)
             resource.since = self._count + 1
             self._claims.append(resource)
             self._recompile([span])
             revoked = self.policy.should_revoke(resource)
-            verb = "exclusively claimed" if flags else "claimed"
+            verb = "exclusively claimed" if flags & IORESOURCE_EXCLUSIVE else "claimed"
             self.record("claim", f"{span} {verb} by {name}", span)
-            self._survivors.append((span, self._count, revoked is not None))
+            insort(self._survivors, (span, self._count, revoked is not None))
         if revoked is not None:
-            self.revoke(revoked, f"claimed by {name}")
+            self.end_mappings(revoked, f"claimed by {name}")
         return resource
+
+    @contextmanager
+    def unasked(self) -> Iterator[None]:
+        """Claims made inside put back what was there before: `deny-claim` does not look. For a verb."""
+        before, self.asks = self.asks, False
+        try:
+            yield
+        finally:
+            self.asks = before
+
+    def end_mappings(self, span: Range, cause: str) -> None:
+        """What a claim does to mappings, by `claim_policy`. Where it was denied them, nobody has one."""
+        if self.rules.claim_policy == DENY:
+            self.publish(Changed(page_round(span)))  # pages that an idle file is cached of
+        else:
+            self.revoke(span, cause)
 
     def revoke(self, span: Range, cause: str) -> None:
         """Let every mapping of a range die; who had one is logged soon after, as `lost`."""
@@ -113,6 +142,11 @@ class World:
             self.record("revoke", f"mappings of {span} revoked: {cause}", span)
             if tell is not None:
                 tell(cause)
+
+    def file_removed(self, span: Range) -> None:
+        """The files that showed a range are gone: until 5.11 their mappings die with them."""
+        if self.rules.zaps_removed_files:
+            self.publish(Changed(page_round(span)))
 
     def release(self, span: Range | str) -> None:
         """A driver's `release_mem_region`: needs the exact range of a claim, else ControlError."""

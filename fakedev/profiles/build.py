@@ -12,18 +12,28 @@ from fakedev.model.contents import (
     Content,
     RandomContent,
 )
-from fakedev.model.errors import MemoryLayoutError, ProfileError
+from fakedev.model.errors import (
+    ControlError,
+    MemoryLayoutError,
+    ProfileError,
+    ResourceConflictError,
+)
 from fakedev.model.files import StaticFile
 from fakedev.model.kernel import KernelRules
 from fakedev.model.memory import PhysicalMemory
 from fakedev.model.resources import Resource, ResourceTree
 from fakedev.profiles.garbage import no_collections
-from fakedev.profiles.plan import Fill, Placement, Profile, ResourcePlan
+from fakedev.profiles.plan import Fill, Placement, Profile, ResourcePlan, SegmentPlan
 
 if TYPE_CHECKING:
+    from fakedev.devices.memory.blocks import MemoryBlocks
+    from fakedev.devices.nd.bus import NdBus
     from fakedev.devices.pci.build import ProfileBus
     from fakedev.devices.pci.plan import BarPlan
     from fakedev.model.machine import Machine
+
+
+CPUS = "/sys/devices/system/cpu/online"
 
 
 class Parts(NamedTuple):
@@ -37,6 +47,8 @@ class Parts(NamedTuple):
     ports: ResourceTree | None = None
     port_space: PhysicalMemory | None = None
     pci: ProfileBus | None = None
+    blocks: MemoryBlocks | None = None
+    nd: NdBus | None = None
 
 
 def build_machine(profile: Profile, *, name: str | None = None) -> Machine:
@@ -44,6 +56,7 @@ def build_machine(profile: Profile, *, name: str | None = None) -> Machine:
 
     Raises ProfileError when a large file that the profile names has changed since it was checked.
     """
+    from fakedev.devices.memory.poison import poison_of  # noqa: PLC0415
     from fakedev.model.machine import Machine  # noqa: PLC0415 - `build_parts` does without
 
     parts = build_parts(profile)
@@ -56,10 +69,19 @@ def build_machine(profile: Profile, *, name: str | None = None) -> Machine:
         high_memory=parts.high_memory,
         ports=parts.ports,
     )
+    if parts.blocks is not None:
+        parts.blocks.attach(machine)
+    poison_of(machine)
+    if parts.nd is not None:
+        parts.nd.attach(machine)
     if parts.pci is not None and parts.port_space is not None:
         machine.port_space = parts.port_space
         machine.pci = parts.pci
         parts.pci.attach(machine)
+    if profile.virtio_mem:
+        from fakedev.devices.memory.virtio_mem_bus import VirtioMem  # noqa: PLC0415 - as above
+
+        VirtioMem(profile.virtio_mem).attach(machine)
     return machine
 
 
@@ -79,7 +101,38 @@ def _build_parts(profile: Profile) -> Parts:
         profile.files,
         profile.high_memory,
     )
-    return parts if profile.pci is None else _with_pci(parts, profile)
+    parts = parts if profile.pci is None else _with_pci(parts, profile)
+    return _with_blocks(_with_nd(parts, profile), profile)
+
+
+def _with_nd(parts: Parts, profile: Profile) -> Parts:
+    """Persistent memory, dax and CXL as they are after boot; RAM of kmem is there when blocks are made."""
+    if profile.nd is None:
+        return parts
+    from fakedev.devices.nd.build import build_nd, top_of_kmem  # noqa: PLC0415 - as above
+    from fakedev.devices.pci.host import Boot  # noqa: PLC0415
+
+    host = Boot(parts.tree, ResourceTree.ioports())
+    try:
+        bus = build_nd(profile.nd, host, parts.tree, parts.memory)
+    except (ControlError, ResourceConflictError) as error:
+        raise ProfileError([f"{profile.path}: nvdimm: {error}"]) from None
+    return parts._replace(nd=bus, high_memory=max(parts.high_memory, top_of_kmem(bus)))
+
+
+def _with_blocks(parts: Parts, profile: Profile) -> Parts:
+    """Memory blocks, and the DIMMs that are plugged."""
+    from fakedev.devices.memory.build import build_blocks  # noqa: PLC0415 - `load_profile` does without
+
+    cpus = profile.files.get(CPUS)
+    text = cpus.data.decode("ascii", "replace").strip() if cpus else "0"
+    try:
+        blocks, top = build_blocks(
+            profile.blocks, parts.rules, parts.memory, parts.tree, cpus=text or "0"
+        )
+    except (MemoryLayoutError, ResourceConflictError) as error:
+        raise ProfileError([f"{profile.path}: memory_blocks: {error}"]) from None
+    return parts._replace(blocks=blocks, high_memory=max(parts.high_memory, top))
 
 
 def _with_pci(parts: Parts, profile: Profile) -> Parts:
@@ -136,6 +189,9 @@ def build_memory(profile: Profile) -> PhysicalMemory:
     memory = PhysicalMemory(undecoded=profile.undecoded)
     try:
         for segment in profile.segments:
+            if segment.file:
+                _add_medium(memory, segment)
+                continue
             memory.add(
                 segment.start,
                 segment.size,
@@ -148,6 +204,14 @@ def build_memory(profile: Profile) -> PhysicalMemory:
     except (MemoryLayoutError, OSError) as error:
         raise ProfileError([f"{profile.path}: {error}"]) from None
     return memory
+
+
+def _add_medium(memory: PhysicalMemory, segment: SegmentPlan) -> None:
+    """A file of the host as memory that keeps its bytes; one that is too short grows."""
+    with open(segment.file, "ab") as file:  # noqa: PTH123 - on the way of every start
+        if file.tell() < segment.size:
+            file.truncate(segment.size)
+    memory.add_file(segment.start, segment.file, size=segment.size, shared=True, name=segment.name)
 
 
 def _place(memory: PhysicalMemory, placement: Placement, *, base: int = 0) -> None:

@@ -22,11 +22,14 @@ from fakedev.profiles.blobs import BLOB_LIMIT, BlobError, open_regular, read_reg
 from fakedev.profiles.plan import Fill, Placement, Profile, ResourcePlan, SegmentPlan
 
 if TYPE_CHECKING:
+    from fakedev.devices.memory.plan import BlocksPlan
+    from fakedev.devices.memory.virtio_mem_plan import VirtioMemPlan
+    from fakedev.devices.nd.plan import NdPlan
     from fakedev.devices.pci.plan import PciPlan
 
 SIZE_LIMIT = 8 << 20
 ENTRY_LIMIT = 64
-_CODE = ("profiles", "firmware", "devices/pci", "model")
+_CODE = ("profiles", "firmware", "devices/pci", "devices/memory", "devices/nd", "model")
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
@@ -140,7 +143,7 @@ def _freeze(profile: Profile) -> dict[str, Any]:
         "rules": dict(profile.rules),
         "undecoded": profile.undecoded,
         "segments": [
-            [*segment[:3], _fill(segment.fill), segment.readonly] for segment in profile.segments
+            [*segment[:3], _fill(segment.fill), *segment[4:]] for segment in profile.segments
         ],
         "placements": [_placement(item) for item in profile.placements],
         "resources": profile.resources,
@@ -148,6 +151,9 @@ def _freeze(profile: Profile) -> dict[str, Any]:
         "high_memory": profile.high_memory,
         "inputs": dict(profile.inputs),
         "pci": _freeze_pci(profile.pci),
+        "blocks": profile.blocks and list(profile.blocks),
+        "nd": profile.nd,
+        "virtio_mem": profile.virtio_mem,
     }
 
 
@@ -168,8 +174,8 @@ def _thaw(stored: dict[str, Any]) -> Profile:
         **{
             **stored,
             "segments": tuple(
-                SegmentPlan(start, size, name, _thaw_fill(fill), readonly)
-                for start, size, name, fill, readonly in stored["segments"]
+                SegmentPlan(start, size, name, _thaw_fill(fill), *rest)
+                for start, size, name, fill, *rest in stored["segments"]
             ),
             "placements": tuple(map(_thaw_placement, stored["placements"])),
             "resources": tuple(ResourcePlan(*node) for node in stored["resources"]),
@@ -178,6 +184,9 @@ def _thaw(stored: dict[str, Any]) -> Profile:
                 for path, (mode, data, size) in stored["files"].items()
             },
             "pci": _thaw_pci(stored["pci"]),
+            "blocks": _thaw_blocks(stored["blocks"]),
+            "nd": _thaw_nd(stored["nd"]),
+            "virtio_mem": _thaw_virtio_mem(stored["virtio_mem"]),
         }
     )
 
@@ -205,6 +214,30 @@ def _thaw_pci(stored: list[Any] | None) -> "PciPlan | None":
     from fakedev.profiles.cache_pci import thaw_pci  # noqa: PLC0415 - for machines that have it
 
     return thaw_pci(stored, fill=_thaw_fill, placement=_thaw_placement, unpack=_unpack)
+
+
+def _thaw_blocks(stored: list[Any] | None) -> "BlocksPlan | None":
+    if stored is None:
+        return None
+    from fakedev.devices.memory.plan import thaw  # noqa: PLC0415 - for profiles that say something
+
+    return thaw(stored)
+
+
+def _thaw_virtio_mem(stored: list[Any]) -> "tuple[VirtioMemPlan, ...]":
+    if not stored:
+        return ()
+    from fakedev.devices.memory.virtio_mem_plan import VirtioMemPlan  # noqa: PLC0415 - as above
+
+    return tuple(VirtioMemPlan(*one) for one in stored)
+
+
+def _thaw_nd(stored: list[Any] | None) -> "NdPlan | None":
+    if stored is None:
+        return None
+    from fakedev.profiles.cache_nd import thaw_nd  # noqa: PLC0415 - for machines that have it
+
+    return thaw_nd(stored)
 
 
 def _thaw_fill(stored: list[Any]) -> Fill:

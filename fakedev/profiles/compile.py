@@ -17,6 +17,7 @@ from fakedev.model.flags import IORESOURCE_BUSY, IORESOURCE_MEM
 from fakedev.model.iomem_names import standard_flags
 from fakedev.model.kernel import KernelRules
 from fakedev.model.resources import Resource, ResourceTree
+from fakedev.profiles.compile_blocks import address_bits, compile_blocks
 from fakedev.profiles.compile_files import static_files
 from fakedev.profiles.compile_firmware import build_map, firmware
 from fakedev.profiles.compile_iomem import TreeBuilder, flatten, top_of_ram
@@ -28,6 +29,9 @@ from fakedev.profiles.compile_memory import (
     segment_areas,
     segments,
 )
+from fakedev.profiles.compile_nd import compile_nd
+from fakedev.profiles.compile_virtio_mem import plans as virtio_mem_plans
+from fakedev.profiles.compile_virtio_mem import regions as virtio_mem_regions
 from fakedev.profiles.context import Context, Path
 from fakedev.profiles.plan import Placement, Profile
 from fakedev.profiles.schema import Document
@@ -49,7 +53,11 @@ def compile_document(document: Document, path: str, context: Context) -> Profile
     e820 = build_map(document.firmware.e820, context)
     tree = _tree(document, e820, context)
     own = segment_areas(document.memory, context)
+    own += virtio_mem_regions(document, context)
     known = [*own, *_backed(entries)]
+    nd = compile_nd(document, known, context)
+    own += nd.areas if nd else []
+    known += nd.areas if nd else []
     pci = _pci(document, tree, known, context)
     windows = pci.areas() if pci else []
     mapped = memory_map(own, e820.ram, _backed(entries), windows, context)
@@ -60,13 +68,14 @@ def compile_document(document: Document, path: str, context: Context) -> Profile
     placed += placements(document.memory, mapped, context)
     if pci:
         placed = list(pci.divide(placed))
+    rules = _rules(document.kernel, context)
     return Profile(
         name=document.name or _stem(path),
         description=document.description.strip(),
         path=path,
-        rules=_rules(document.kernel, context),
+        rules=rules,
         undecoded=document.memory.undecoded,
-        segments=segments(mapped),
+        segments=nd.with_files(segments(mapped)) if nd else segments(mapped),
         placements=tuple(placed),
         resources=flatten(tree),
         files=files,
@@ -74,6 +83,11 @@ def compile_document(document: Document, path: str, context: Context) -> Profile
         inputs=dict(context.inputs.hashes),
         cacheable=context.inputs.cacheable,
         pci=pci.plan(tables.placed, [*known, *windows]) if pci else None,
+        blocks=compile_blocks(
+            document.memory_blocks, tree, [*known, *windows], address_bits(rules), context
+        ),
+        nd=nd.plan if nd else None,
+        virtio_mem=virtio_mem_plans(document, rules, context),
     )
 
 
@@ -112,7 +126,10 @@ def _tree(document: Document, e820: E820Map, context: Context) -> ResourceTree:
     """The e820 resources, `iomem:` on top, and last the RAM buffers around what is there."""
     tree = ResourceTree()
     origins: dict[Resource, Path] = {}
+    kernel = KernelRules(version=document.kernel.version or DEFAULT_VERSION)
     for item in e820.resources:
+        if item.name == "Soft Reserved" and not kernel.lists_soft_reserved:
+            continue
         flags, desc = standard_flags(item.name, item.start, item.end)
         flags = flags | IORESOURCE_BUSY if item.busy else flags & ~IORESOURCE_BUSY
         node = Resource(item.start, item.end, item.name, flags, desc)

@@ -6,7 +6,12 @@ from functools import reduce
 from operator import or_
 
 from fakedev.model.errors import ResourceConflictError
-from fakedev.model.flags import FLAG_NAMES, IORESOURCE_MEM
+from fakedev.model.flags import (
+    FLAG_NAMES,
+    IORESOURCE_BUSY,
+    IORESOURCE_MEM,
+    IORESOURCE_SYSTEM_RAM,
+)
 from fakedev.model.iomem_names import standard_flags
 from fakedev.model.ranges import PAGE_MASK
 from fakedev.model.resource import Resource, conflict_text
@@ -89,6 +94,7 @@ def flatten(tree: ResourceTree) -> tuple[ResourcePlan, ...]:
 
 
 def top_of_ram(e820_top: int, tree: ResourceTree) -> int:
-    """The end of the last RAM: `high_memory` as a physical address, whole pages."""
-    ends = [node.end + 1 for node in tree.root.children if node.name == "System RAM"]
+    """The end of the last RAM, at any depth: `high_memory` as a physical address, whole pages."""
+    busy = IORESOURCE_SYSTEM_RAM | IORESOURCE_BUSY
+    ends = [node.end + 1 for _, node in tree.walk() if node.matches(busy)]
     return max(ends, default=e820_top) & ~PAGE_MASK

@@ -16,6 +16,8 @@ _DEPENDS = {
     "memory": _MEMORY,
     "firmware": _MEMORY,
     "pci": _MEMORY | {"iomem"},
+    "memory_blocks": _MEMORY | {"iomem"},
+    "virtio_mem": _MEMORY | {"kernel"},
     "iomem": frozenset({"firmware", "firmware.e820", "iomem"}),
 }
 Path = tuple[int | str, ...]

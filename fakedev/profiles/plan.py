@@ -4,12 +4,15 @@ Nothing here needs pydantic or YAML, so a compiled profile can be kept in a cach
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from fakedev.model.files import StaticFile
 
 if TYPE_CHECKING:
+    from fakedev.devices.memory.plan import BlocksPlan
+    from fakedev.devices.memory.virtio_mem_plan import VirtioMemPlan
+    from fakedev.devices.nd.plan import NdPlan
     from fakedev.devices.pci.plan import PciPlan
 
 
@@ -22,13 +25,17 @@ class Fill(NamedTuple):
 
 
 class SegmentPlan(NamedTuple):
-    """Memory that decodes at `start`; stores to `readonly` memory (a ROM) are dropped."""
+    """Memory that decodes at `start`; stores to `readonly` memory (a ROM) are dropped.
+
+    `file`: its bytes are those of this file of the host, which is made where there is none.
+    """
 
     start: int
     size: int
     name: str = ""
     fill: Fill = Fill()
     readonly: bool = False
+    file: str = ""
 
 
 class Placement(NamedTuple):
@@ -53,8 +60,7 @@ class ResourcePlan(NamedTuple):
     desc: int
 
 
-@dataclass(frozen=True, slots=True)
-class Profile:
+class Profile(NamedTuple):
     """A machine profile that passed every check.
 
     `rules` are the arguments of `KernelRules.preset` (with `version`); `inputs` are the files that
@@ -71,6 +77,9 @@ class Profile:
     resources: tuple[ResourcePlan, ...]
     files: Mapping[str, StaticFile]
     high_memory: int
-    inputs: Mapping[str, str] = field(default_factory=dict)
+    inputs: Mapping[str, str] = MappingProxyType({})
     cacheable: bool = True
     pci: "PciPlan | None" = None
+    blocks: "BlocksPlan | None" = None
+    nd: "NdPlan | None" = None
+    virtio_mem: "tuple[VirtioMemPlan, ...]" = ()

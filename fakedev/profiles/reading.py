@@ -31,7 +31,7 @@ from fakedev.profiles.schema import SCHEMA_VERSION, Document
 EXTENDS_LIMIT = 64
 VERSION = str(SCHEMA_VERSION)
 # Nothing else depends on these.
-_APART = ("name", "description", "kernel", "iomem", "files")
+_APART = ("name", "description", "kernel", "iomem", "files", "memory_blocks", "cxl", "dax")
 _NEAR_APART = frozenset(suggest(name, [name]) for name in _APART)
 _IN_PARTS = frozenset({"memory", "firmware", "files"})
 

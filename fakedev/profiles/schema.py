@@ -12,11 +12,14 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from fakedev.profiles.fields import HEX_SCHEMA, NUMBER_SCHEMA, LooseText, Part
 from fakedev.profiles.nodes import kind
+from fakedev.profiles.schema_blocks import MemoryBlocks
 from fakedev.profiles.schema_files import FILES_SCHEMA, FileEntry
 from fakedev.profiles.schema_firmware import Firmware
 from fakedev.profiles.schema_kernel import Kernel
 from fakedev.profiles.schema_memory import IOMEM_SCHEMA, IomemEntry, Memory
+from fakedev.profiles.schema_nd import Cxl, DaxMemory, Nvdimm
 from fakedev.profiles.schema_pci import Pci, pci_schema
+from fakedev.profiles.schema_virtio_mem import DEVICE_LIMIT, VirtioMemEntry
 
 SCHEMA_VERSION = 1
 
@@ -55,6 +58,15 @@ class Document(Part):
         default_factory=list, description="resources beside the e820 map"
     )
     pci: Pci | None = Field(None, description="PCI functions and drivers")
+    nvdimm: Nvdimm | None = Field(None, description="persistent memory")
+    dax: list[DaxMemory] = Field([], max_length=64, description="soft-reserved memory as dax")
+    cxl: Cxl | None = Field(None, description="CXL windows and memory devices")
+    virtio_mem: dict[str, VirtioMemEntry] = Field(
+        {}, max_length=DEVICE_LIMIT, description="virtio-mem devices by name"
+    )
+    memory_blocks: MemoryBlocks | None = Field(
+        None, description="memory hot-plug: blocks, NUMA nodes, DIMM slots"
+    )
     files: dict[str, FileEntry] = Field(default_factory=dict, description="extra files")
 
 

@@ -14,6 +14,7 @@ elsewhere are left out (`links`), which takes a shadow of the directory that has
 import stat
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from fakedev.sandbox.host import Host
 from fakedev.sandbox.links import LeftOut, left_out
@@ -42,8 +43,7 @@ NEVER_SHADOW = frozenset({"/", "/proc"})
 _SHADOW_MODE_MASK = 0o755
 
 
-@dataclass(frozen=True, slots=True)
-class Shadow:
+class Shadow(NamedTuple):
     """A host directory that is replaced by a merged one.
 
     `entries` is what the host contributes to the listing, `binds` the names among them that are

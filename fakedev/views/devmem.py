@@ -73,4 +73,4 @@ class DevMemHandle:
     def explain(self, offset: int, size: int) -> Verdict:
         """The verdict on mapping these pages."""
         start = (self._base + offset) & ~PAGE_MASK
-        return self._machine.policy.mmap(start, size)
+        return self._machine.touch(start, size)

@@ -153,6 +153,7 @@ class Attribute(SysfsNode):
     """
 
     __slots__ = ("show", "store")
+    waits = False  # whether a verb may wait for somebody else
 
     def __init__(
         self,
@@ -187,6 +188,11 @@ class AttributeHandle:
     def slow(self) -> bool:
         """Whether a write is a verb."""
         return self._node.verb
+
+    @property
+    def waits(self) -> bool:
+        """Whether that verb may wait for somebody else."""
+        return self._node.waits
 
     def read(self, offset: int, size: int) -> Buffers:
         node = self._node

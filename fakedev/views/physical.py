@@ -1,6 +1,6 @@
 """Files through which physical memory can be mapped. `/dev/mem` and the `resourceN` of PCI are such."""
 
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from fakedev.model.machine import Machine
 from fakedev.model.ranges import Range
@@ -9,9 +9,13 @@ from fakedev.views.node import Buffers, Handle, Node
 
 
 class PhysicalFile(Node):
-    """Byte 0 of the file is physical address `base`, the start of a page; its path ends in `name`."""
+    """Byte 0 of the file is physical address `base`, the start of a page; its path ends in `name`.
+
+    `shared`: it shares the mapping of `/dev/mem` (`iomem_get_mapping`), as the files of PCI do.
+    """
 
     __slots__ = ("base", "machine", "mode", "name")
+    shared: ClassVar[bool] = True
 
     def __init__(self, machine: Machine, name: str, *, mode: int, base: int = 0) -> None:
         self.machine = machine

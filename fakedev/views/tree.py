@@ -10,6 +10,8 @@ from fakedev.model.files import StaticFile
 from fakedev.model.machine import Machine
 from fakedev.views.devmem import DevMem
 from fakedev.views.live import LiveDirectory
+from fakedev.views.meminfo import PATH as MEMINFO
+from fakedev.views.meminfo import meminfo
 from fakedev.views.node import Attr, Directory, Node, Placeholder, Symlink, TextFile
 
 DEVMEM = "/dev/mem"
@@ -36,12 +38,14 @@ def listing(machine: Machine) -> dict[str, int]:
     made = {IOMEM: True, CMDLINE: bool(rules.cmdline), DEVMEM: rules.devmem}
     modes = {path: file.mode for path, file in machine.files.items()}
     modes |= {path: stat.S_IFREG for path, there in made.items() if there}
-    return modes if machine.pci is None else modes | _pci().paths(machine)
+    for view in _views(machine):
+        modes |= view.paths(machine)
+    return modes
 
 
 def live_directories(machine: Machine) -> dict[str, bool]:
     """Directories that replace the host's as a whole (False), or show its entries beside theirs."""
-    return {} if machine.pci is None else _pci().directories(machine)
+    return {p: merge for view in _views(machine) for p, merge in view.directories(machine).items()}
 
 
 class Tree:
@@ -52,10 +56,10 @@ class Tree:
         self.root = Directory()
         self._directories = {"": self.root, "/": self.root}
         self._extras: dict[str, Directory] = {}
-        if machine.pci is not None:
-            _pci().install(self, machine)
+        for view in _views(machine):
+            view.install(self, machine)
         for path, file in machine.files.items():
-            self._place(path, _static(file))
+            self._place(path, meminfo(machine, file) if path == MEMINFO else _static(file))
         self._place(IOMEM, TextFile(lambda o: machine.iomem(privileged=o.privileged).encode()))
         if machine.rules.cmdline:
             text = machine.rules.cmdline.encode() + b"\n"
@@ -127,11 +131,26 @@ class Tree:
                 directory.add(entry.name, _host_node(entry))
 
 
-def _pci() -> ModuleType:
-    """The views of PCI: a machine without does without them."""
-    from fakedev.views.pci import tree  # noqa: PLC0415
+def _views(machine: Machine) -> list[ModuleType]:
+    """The views of what a machine has; one without does without the module, too."""
+    found: list[ModuleType] = []
+    if machine.nd is not None:
+        from fakedev.views.nd import tree as nd  # noqa: PLC0415
 
-    return tree
+        found.append(nd)  # first: its /dev is one whose entries come and go
+    if machine.pci is not None:
+        from fakedev.views.pci import tree as pci  # noqa: PLC0415
+
+        found.append(pci)
+    if machine.blocks is not None:
+        from fakedev.views.memory import tree as memory  # noqa: PLC0415
+
+        found.append(memory)
+        if machine.rules.arch == "x86_64":
+            from fakedev.views import kcore  # noqa: PLC0415
+
+            found.append(kcore)
+    return found
 
 
 def _host_node(entry: HostEntry) -> Node:

@@ -9,7 +9,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-PHASES = ("sysfs", "sysfs-ops", "bind-errors", "revoke-", "remove-", "cross-write", "sysfs-bound")
+PHASES = (
+    "sysfs",
+    "sysfs-ops",
+    "bind-errors",
+    "revoke-",
+    "remove-",
+    "cross-write",
+    "sysfs-bound",
+    "dimm",
+)
 ARGS = ("path", "value", "flags", "off", "len", "prot", "bdf", "vendor", "device", "class")
 EXTRA = (
     *("iomem", "enable", "pci_command", "resources", "readback", "last_u32", "pos_after", "old"),

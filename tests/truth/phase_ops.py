@@ -4,6 +4,7 @@ import os
 
 from truth.actors import Actors
 from truth.caller import Outcome
+from truth.phase_dimm import MEMORY
 from truth.phase_sysfs import EDU
 from truth.probe import AT_FDCWD, OPEN, Probe, Record
 from truth.tree import DEVICES, PAGE
@@ -20,6 +21,16 @@ def run(actors: Actors, records: list[Record]) -> None:
     _resource(root, f"{folder}/resource0")
     _config(root, f"{folder}/config")
     _iomem(root)
+    _memory(root)
+
+
+def _memory(root: Probe) -> None:
+    """Files of the memory blocks: by mode, by what they take, and one that is not there."""
+    root.close(root.open("memory-state-open", f"{MEMORY}/memory0/phys_index"))
+    root.read_file("soft_offline_page-read", f"{MEMORY}/soft_offline_page")
+    root.write_file("soft_offline_page-bad", f"{MEMORY}/soft_offline_page", "zz")
+    root.write_file("auto_online-bad", f"{MEMORY}/auto_online_blocks", "zz")
+    root.read_file("probe-file", f"{MEMORY}/probe")
 
 
 def _sizes(probe: Probe, *names: str) -> None:

@@ -11,7 +11,15 @@ from pathlib import Path
 
 import support
 
-from truth import phase_bind, phase_cross, phase_ops, phase_remove, phase_revoke, phase_sysfs
+from truth import (
+    phase_bind,
+    phase_cross,
+    phase_dimm,
+    phase_ops,
+    phase_remove,
+    phase_revoke,
+    phase_sysfs,
+)
 from truth.actors import Actors
 from truth.compare import Kind, Score, score
 from truth.probe import Probe, Record
@@ -34,6 +42,7 @@ def at_boot(actors: Actors, records: list[Record]) -> None:
     phase_sysfs.run(actors, records)
     phase_ops.run(actors, records)
     phase_bind.run(actors, records)
+    phase_dimm.run(actors, records)
 
 
 def grown(actors: Actors, records: list[Record]) -> None:

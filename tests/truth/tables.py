@@ -14,14 +14,13 @@ _CLIENT = "the host's kernel copies between processes through its own pages"
 _SMAPS = "the text of the host's /proc/self/smaps"
 _GROW = "a mapping of a file may grow and be copied; one of /dev/mem may not: the host asks nobody"
 _IOCTL = "the host's FUSE copies 4163 bytes from address 0 before it asks: the number says so"
-_BLOCKS = "memory blocks are another issue's"
 _NODES = "device nodes of the host's kernel; a sandbox can make none"
 _UIO = "no /dev/uio0 is served"
 _ONE_USER = "one sandbox has one user"
 
 NOT_APPLICABLE = (
-    Known("*: *: shell", 21, _OUTSIDE),
-    Known("*: *: qemu_monitor", 2, _OUTSIDE),
+    Known("*: *: shell", 24, _OUTSIDE),
+    Known("*: *: qemu_monitor", 8, _OUTSIDE),
     Known("revoke-*: revoked-madvise-*: madvise", 75, _VM),
     Known("revoke-*: revoked-m*lock: m*lock", 10, _VM),
     Known("revoke-*: revoked-mincore: mincore", 5, _VM),
@@ -37,10 +36,6 @@ NOT_APPLICABLE = (
         "revoke-*: before fork-with-COWed-private: fork", 6, "a quirk of remap_pfn_range mappings"
     ),
     Known("sysfs-ops: resource0-user-*: *", 3, _ONE_USER),
-    Known("sysfs-ops: memory-state-open: open", 1, _BLOCKS),
-    Known("sysfs-ops: soft_offline_page-*: open*", 2, _BLOCKS),
-    Known("sysfs-ops: auto_online-bad: open+write", 1, _BLOCKS),
-    Known("sysfs-ops: probe-file: open+read", 1, _BLOCKS),
     Known("sysfs-ops: nodev-mount: mount", 1, _NODES),
     Known("sysfs-ops: open-m*: open", 2, _NODES),
     Known("bind-errors: uio-open: open", 1, _UIO),

@@ -19,6 +19,7 @@ class Host(Protocol):
     """The part of `Machine` that PCI uses; its methods are described there."""
 
     lock: Any
+    poison: Any
 
     def verb(self) -> AbstractContextManager[Any]: ...
     def claim(self, span: Range, name: str, *, exclusive: bool = False) -> Resource: ...
@@ -28,6 +29,7 @@ class Host(Protocol):
     def insert_resource(self, parent: Resource, new: Resource) -> None: ...
     def drop_resource(self, node: Resource) -> None: ...
     def revoke(self, span: Range, cause: str) -> None: ...
+    def file_removed(self, span: Range) -> None: ...
     def publish(self, *effects: Effect) -> None: ...
     def record(self, kind: str, message: str, span: Range | None = None) -> Any: ...
 
@@ -47,6 +49,7 @@ class Boot:
         self._iomem = iomem
         self._ioports = ioports
         self.lock: Any = nullcontext()
+        self.poison: Any = None
         self.claims: tuple[Resource, ...] = ()
 
     def verb(self) -> AbstractContextManager[Any]:
@@ -89,6 +92,9 @@ class Boot:
         return self._ioports if node is self._ioports.root else self._iomem
 
     def revoke(self, span: Range, cause: str) -> None:
+        """No mappings yet."""
+
+    def file_removed(self, span: Range) -> None:
         """No mappings yet."""
 
     def publish(self, *effects: Effect) -> None:

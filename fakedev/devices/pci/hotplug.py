@@ -4,12 +4,13 @@ import errno
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from fakedev.devices.pci.bdf import Bdf
 from fakedev.devices.pci.errors import PciError
 from fakedev.devices.pci.function import Function
 from fakedev.devices.pci.removal import Removal
 from fakedev.devices.pci.slots import Slot
 from fakedev.model.effects import Reopened
-from fakedev.model.ranges import Range, page_round
+from fakedev.model.ranges import PAGE_MASK, Range, page_round
 
 _DIGITS = "0123456789"
 
@@ -20,6 +21,7 @@ class Hotplug(Removal):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._all_slots: dict[str, Slot] = {}
+        self._failed: dict[Bdf, list[Range]] = {}  # what on_unplug: poison has poisoned
 
     def find_slots(self) -> None:
         """One slot for each function that names one; the first of two of the same name counts."""
@@ -117,6 +119,7 @@ class Hotplug(Removal):
         known = [d for f in family if (d := self.device_of(f)) is not None]
         dying = [f for f in family if f.on_unplug != "all-ones"]
         spans = [span for f in dying for span in self._memory_of(f)]
+        failing = [(f, self._memory_of(f)) for f in dying if f.on_unplug == "poison"]
         for device in known:
             device.unplugged = True
         self.log("unplug", f"{function.bdf} unplugged" + _behind(family))
@@ -127,6 +130,24 @@ class Hotplug(Removal):
         if top is not None:
             self.forget([top], "unplug", ": it was unplugged")
         self.host.publish(*(Reopened(page_round(span)) for span in spans))
+        for member, places in failing:
+            self._fail(member, places)
+
+    def _fail(self, function: Function, spans: Iterable[Range]) -> None:
+        """`on_unplug: poison`: the whole pages that a function had give errors until it is back."""
+        poison = self.host.poison
+        pages = [Range(s.start + PAGE_MASK & ~PAGE_MASK, s.end & ~PAGE_MASK) for s in spans]
+        pages = [Range(start, end - start) for start, end in pages if start < end]
+        if poison is not None:
+            self._failed[function.bdf] = [span for span in pages if not poison.covers(span)]
+            for span in self._failed[function.bdf]:
+                poison.add(span)
+
+    def _mend(self, function: Function) -> None:
+        """The function is back, and its memory is good."""
+        for span in self._failed.pop(function.bdf, ()):
+            if self.host.poison.covers(span):
+                self.host.poison.remove(span)
 
     def _memory_of(self, function: Function) -> list[Range]:
         """The memory that a function decodes, and that of its BARs as the kernel knows them."""
@@ -143,6 +164,8 @@ class Hotplug(Removal):
         for function in functions:
             family = [function, *self.fabric.below(function.bdf)]
             ports = {member.bdf for member in family}
+            for member in family:
+                self._mend(member)
             for slot in self._all_slots.values():
                 if slot.port in ports:
                     slot.held = ()  # a port that powers up gives power to its slot

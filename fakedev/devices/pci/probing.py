@@ -143,6 +143,8 @@ class Probing(Allocation, Interrupts):
         self._bound(driver, device, claims)
         self.log("bind", f"{device.name} bound to {driver.name}")
         self.tell(nodes.of_binding(device, driver))
+        for listener in self.binding_listeners:
+            listener(device, driver, bound=True)
 
     def _bound(self, driver: PciDriver, device: PciDevice, claims: tuple[Claim, ...]) -> None:
         if driver.bus_master and driver.enables:
@@ -159,6 +161,8 @@ class Probing(Allocation, Interrupts):
         driver = device.driver
         if driver is None:
             return
+        for listener in self.binding_listeners:
+            listener(device, driver, bound=False)
         claims = device.claims
         with self.host.lock:
             device.driver = None

@@ -70,6 +70,8 @@ class Removal(Probing):
                 self._leave(device)
         for device in reversed(family):
             for resource in device.resources:
+                if resource.flags and resource.assigned and not resource.is_io:
+                    self.host.file_removed(resource.span)
                 self.unplace(resource)
         for device in family:
             self.log(kind, f"{device.name} removed{why}")

@@ -3,7 +3,7 @@
 import errno
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, Protocol
 
 from fakedev.devices.pci import header, nodes
 from fakedev.devices.pci.bdf import Bdf
@@ -24,6 +24,12 @@ from fakedev.model.resources import ResourceTree
 
 _PAGE = 4096
 _PREFETCH = 0x2000
+
+
+class BindingListener(Protocol):
+    """Called in the verb that binds or unbinds."""
+
+    def __call__(self, device: PciDevice, driver: PciDriver, *, bound: bool) -> None: ...
 
 
 class RootBus:
@@ -64,6 +70,8 @@ class BusState:
         self.devices: dict[str, PciDevice] = {}
         self.roots: list[RootBus] = []
         self.autoprobe = True
+        # Who else has something to do when a driver has taken a function, or is about to leave it.
+        self.binding_listeners: list[BindingListener] = []
         self.host: Host = Boot(iomem, ioports)
         self._quiet = False
         self._ecam_pages: dict[Bdf, list[Range]] = {}

@@ -117,7 +117,7 @@ _VERBS: Specs = {
     "remove": Spec(0o220, None, lambda s, text, _: s.bus.remove(s.device, text), verb=True),
     "rescan": Spec(0o200, None, lambda s, text, _: s.bus.rescan_device(s.device, text), verb=True),
 }
-_RESET: Specs = group(
+_RESET: dict[str, Spec] = group(
     lambda s: s.resettable,
     {
         "reset": Spec(
@@ -130,6 +130,9 @@ _RESET: Specs = group(
             verb=True,
         ),
     },
+)
+_RESET["reset_method"] = _RESET["reset_method"]._replace(
+    when=lambda s: s.resettable and s.machine.rules.has_reset_method
 )
 _BRIDGE: Specs = group(
     lambda s: s.device.function.is_bridge,

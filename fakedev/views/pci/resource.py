@@ -49,8 +49,8 @@ class ResourceFile(PhysicalFile):
 class ResourceHandle:
     """An open `resourceN`; `opened` is the event it was opened after.
 
-    A mapping outlives the removal of its function, so faults are served as long as the handle
-    lives. That `mmap` itself would be ENODEV then is for the exact layer to say.
+    From 5.12 on a mapping outlives the removal of its function, so faults are served as long as the
+    handle lives. That `mmap` itself would be ENODEV then is for the exact layer to say.
     """
 
     __slots__ = ("_node", "opened")
@@ -81,6 +81,8 @@ class ResourceHandle:
     def fault(self, offset: int, size: int) -> Buffers:
         """Pages for a mapping, or Refused: the toucher gets SIGBUS."""
         node = self._node
+        if node.device.gone and node.machine.rules.zaps_removed_files:
+            raise Refused(errno.ENODEV)
         pages = page_round(node.bar).end - node.base - offset
         size = min(size, max(pages, PAGE_SIZE))
         address = node.base + offset
@@ -95,4 +97,6 @@ class ResourceHandle:
 
     def explain(self, offset: int, size: int) -> Verdict:
         """The verdict on mapping the BAR."""
-        return self._node.machine.policy.mmap_bar(self._node.bar)
+        node = self._node
+        verdict = node.machine.touch(node.base + offset, size)
+        return verdict if verdict.errno == errno.EIO else node.machine.policy.mmap_bar(node.bar)

@@ -1,0 +1,1 @@
+"""Memory blocks and NUMA nodes in /sys (`drivers/base/memory.c`, `drivers/base/node.c`)."""

@@ -1,0 +1,1 @@
+"""The files of persistent memory, device-dax and CXL."""

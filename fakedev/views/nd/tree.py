@@ -1,0 +1,187 @@
+"""Where persistent memory, dax and CXL stand in the tree of a machine."""
+
+import stat
+from collections.abc import Iterable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from fakedev.devices.nd.bus import NdBus
+from fakedev.devices.nd.catalog import Link, Text
+from fakedev.devices.nd.dax import DaxDevice, Life
+from fakedev.devices.nd.plan import FilePlan
+from fakedev.devices.nd.region import Namespace
+from fakedev.model.machine import Machine
+from fakedev.model.ranges import Range
+from fakedev.views.live import Attribute, LiveDirectory
+from fakedev.views.nd.files import MediumFile
+from fakedev.views.node import Directory, Node, Opener
+from fakedev.views.pci.site import link
+
+if TYPE_CHECKING:
+    from fakedev.views.tree import Tree
+
+FILES, CXL = "/dev/pmem-fs", "/dev/cxl"
+_FILE, _LINK, _DIRECTORY = stat.S_IFREG | 0o600, stat.S_IFLNK | 0o777, stat.S_IFDIR | 0o755
+
+
+def paths(machine: Machine) -> dict[str, int]:
+    """Each path that is to be placed, with its `st_mode`; names below /dev that can ever be ours."""
+    bus: NdBus = machine.nd
+    found = dict.fromkeys(directories(machine), _DIRECTORY)
+    for path in bus.catalog.shared:
+        found |= dict.fromkeys((f"{path}/{name}" for name in bus.possible_numbers()), _LINK)
+    return found | dict.fromkeys((f"/dev/{name}" for name in bus.possible_nodes()), _FILE)
+
+
+def directories(machine: Machine) -> dict[str, bool]:
+    """Directories that are ours as a whole."""
+    bus: NdBus = machine.nd
+    found = {path: path in bus.catalog.shared for path in bus.catalog.roots}
+    found |= {FILES: False} if _has_files(bus) else {}
+    return found | ({CXL: False} if _memdevs(bus) else {})
+
+
+def _has_files(bus: NdBus) -> bool:
+    return any(n.files for region in bus.regions for n in region.namespaces)
+
+
+def install(tree: "Tree", machine: Machine) -> None:
+    """Put the files into a tree. What the profile adds below them may come later."""
+    bus: NdBus = machine.nd
+    for path in bus.catalog.roots:
+        parent, _, name = path.rpartition("/")
+        tree.directory(parent).add(name, _catalogued(tree, bus, path))
+    if bus.possible_nodes() or _memdevs(bus):
+        tree.directory("").add("dev", _dev(tree, machine, bus))
+
+
+def _catalogued(tree: "Tree", bus: NdBus, path: str) -> LiveDirectory:
+    def make(name: str) -> Node | None:
+        at = f"{path}/{name}"
+        entry = bus.catalog.entries.get(at)
+        if entry is None and at not in bus.catalog.children:
+            return None
+        if isinstance(entry, Text):
+            return _attribute(entry)
+        if isinstance(entry, Link):
+            return link(path, entry.target)
+        return _catalogued(tree, bus, at)
+
+    return LiveDirectory(
+        lambda: tuple(bus.catalog.children.get(path, ())), make, extras=tree.extras(path)
+    )
+
+
+class _Verb(Attribute):
+    """A file whose write may wait for pins."""
+
+    __slots__ = ()
+    waits = True
+
+
+def _attribute(entry: Text) -> Attribute:
+    store = entry.store
+    if store is None:
+        return Attribute(entry.show, mode=entry.mode)
+
+    def take(text: str, _: Opener) -> None:
+        store(text)
+
+    return _Verb(entry.show, take, mode=entry.mode, verb=True)
+
+
+# -- /dev ---------------------------------------------------------------------------------------
+
+
+def _dev(tree: "Tree", machine: Machine, bus: NdBus) -> LiveDirectory:
+    def names() -> Iterable[str]:
+        with machine.lock:
+            more = [*(["pmem-fs"] if _has_files(bus) else []), *(["cxl"] if _memdevs(bus) else [])]
+            return [*_nodes(bus), *more]
+
+    def make(name: str) -> Node | None:
+        if name == "pmem-fs" and _has_files(bus):
+            return _file_systems(machine, bus)
+        if name == "cxl" and _memdevs(bus):
+            return _mailboxes(bus)
+        found = _nodes(bus).get(name)
+        if found is None:
+            return None
+        life, span = found
+        readable = name.startswith("pmem")
+        mode = 0o660 if readable else 0o600
+        return MediumFile(machine, f"/dev/{name}", span, life, mode=mode, readable=readable)
+
+    return LiveDirectory(names, make, extras=_former(tree, "/dev"))
+
+
+def _memdevs(bus: NdBus) -> int:
+    return len(bus.plan.cxl.memdevs) if bus.plan.cxl else 0
+
+
+def _mailboxes(bus: NdBus) -> Directory:
+    """`/dev/cxl`: a node for each memory device; commands to it are not simulated."""
+    directory = Directory()
+    for number in range(_memdevs(bus)):
+        directory.add(f"mem{number}", Attribute(None, mode=0o600))
+    return directory
+
+
+def _former(tree: "Tree", path: str) -> Directory:
+    """What is at a path already, to be shown beside."""
+    there = tree.known(path)
+    return there if there is not None else Directory()
+
+
+def _nodes(bus: NdBus) -> dict[str, tuple[Life, Range]]:
+    """The device nodes that there are now: who gives them life, and what they show."""
+    found: dict[str, tuple[Life, Range]] = {}
+    for dax in bus.dax_devices():
+        if dax.listed:  # the node is there without a driver, too: open is ENXIO then
+            found[dax.name] = dax.life or _dead(dax), dax.span
+    for namespace in bus.namespaces():
+        if namespace.region.plan.listed and namespace.life is not None and namespace.life.alive:
+            raw = namespace.mode == "raw"
+            found[namespace.block] = namespace.life, namespace.span if raw else namespace.data
+    return found
+
+
+def _dead(dax: DaxDevice) -> Life:
+    life = Life(dax.name)
+    life.alive = False
+    return life
+
+
+def _file_systems(machine: Machine, bus: NdBus) -> LiveDirectory:
+    """`/dev/pmem-fs`: a directory for each file system that is on an fsdax namespace now."""
+
+    def mounted() -> dict[str, Namespace]:
+        return {
+            n.block: n
+            for n in bus.namespaces()
+            if n.mode == "fsdax" and n.files and n.life is not None and n.life.alive
+        }
+
+    def make(name: str) -> Node | None:
+        namespace = mounted().get(name)
+        return _file_system(machine, namespace) if namespace is not None else None
+
+    return LiveDirectory(mounted, make)
+
+
+def _file_system(machine: Machine, namespace: Namespace) -> LiveDirectory:
+    life = namespace.life or Life(namespace.name)
+    plans = {plan.name: plan for plan in namespace.files}
+
+    def file(plan: FilePlan) -> MediumFile:
+        name = f"/{namespace.block}/{plan.name}"
+        span = Range(namespace.data.start + plan.offset, plan.size)
+        return MediumFile(machine, name, span, life, mode=plan.mode, readable=True)
+
+    made = partial(_made, plans, file)
+    return LiveDirectory(lambda: plans, made, alive=lambda: life.alive)
+
+
+def _made(plans: dict[str, FilePlan], make: "object", name: str) -> Node | None:
+    plan = plans.get(name)
+    return make(plan) if plan is not None and callable(make) else None

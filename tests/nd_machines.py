@@ -1,0 +1,39 @@
+"""Machines with persistent memory for tests, and ways to look at them."""
+
+from pathlib import Path
+from typing import Any
+
+from fakedev.model.machine import Machine
+from fakedev.profiles.build import build_machine
+from fakedev.profiles.loader import load_profile
+
+PROFILE = str(Path(__file__).parent / "pmem.yaml")
+FS, DEV = 0x100000000, 0x140000000
+M = 1 << 20
+
+
+def pmem_machine(*settings: str) -> Machine:
+    """`tests/pmem.yaml`: an fsdax region with 1,000 files, and one with devdax and raw."""
+    return build_machine(load_profile(PROFILE, overrides=list(settings)))
+
+
+def tree(machine: Machine, name: str = "Persistent Memory") -> list[str]:
+    """The lines of /proc/iomem from the first of a name on, shortened to start, end and name."""
+    lines = machine.iomem().splitlines()
+    first = next((n for n, line in enumerate(lines) if line.endswith(name)), len(lines))
+    return lines[first:]
+
+
+def text_at(machine: Machine, path: str) -> str:
+    """What a file of the catalogue says."""
+    entry: Any = machine.nd.catalog.entries[path]
+    said: str = entry.show()
+    return said.removesuffix("\n")
+
+
+def blocks_of(machine: Machine, start: int, size: int) -> range:
+    """The numbers of the memory blocks of a range."""
+    found: range = range(
+        start // machine.blocks.block_size, (start + size) // machine.blocks.block_size
+    )
+    return found
