@@ -3,7 +3,7 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fakedev.model.contents import (
@@ -31,6 +31,7 @@ CONTENTS = [
     origin=st.integers(0, TOP - 200),
     cuts=st.lists(st.integers(0, 200), min_size=2, max_size=2).map(sorted),
 )
+@example(origin=TOP - 200, cuts=[200, 200])
 def test_a_part_made_alone_equals_the_part_of_the_whole(content: Content, origin, cuts):
     low, high = cuts
     whole = content.generate(origin, 200, origin=origin)

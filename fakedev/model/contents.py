@@ -80,7 +80,7 @@ class AddressPattern(Content):
         first, skip, words = _words(address, size)
         values = np.arange(words, dtype="<u8")
         values *= np.uint64(_WORD)
-        values += np.uint64(first)
+        values += np.uint64(first & _MASK64)  # nothing at all may be asked for at the very end
         return values.tobytes()[skip : skip + size]
 
 

@@ -19,6 +19,7 @@ from truth import (
     phase_remove,
     phase_revoke,
     phase_sysfs,
+    phase_vmem,
 )
 from truth.actors import Actors
 from truth.compare import Kind, Score, score
@@ -102,11 +103,12 @@ def main() -> int:
     everything = parser.parse_args().all
     runtime = Path(tempfile.mkdtemp(prefix="fdtr-"))
     try:
-        result = replay(support.Host(runtime), runtime)
+        host = support.Host(runtime)
+        results = [replay(host, runtime), phase_vmem.replay(host, runtime)]
     finally:
         shutil.rmtree(runtime)
-    print(result.table())
     kinds = {Kind.DIFFERENT} if not everything else set(Kind) - {Kind.EQUAL, Kind.SIGBUS}
-    new = result.of(*kinds)
-    print(*new, *result.wrong, sep="\n")
-    return int(bool(result.of(Kind.DIFFERENT) or result.wrong))
+    for result in results:
+        print(result.table())
+        print(*result.of(*kinds), *result.wrong, sep="\n")
+    return int(any(result.of(Kind.DIFFERENT) or result.wrong for result in results))
