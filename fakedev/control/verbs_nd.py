@@ -74,27 +74,23 @@ class NdVerbs(PciVerbs):
         arguments.finish()
         return {**_pin_json(self._nd().unpin(number)), "event": self.machine.now}
 
-    def do_modprobe(self, arguments: Arguments) -> dict[str, Any]:
+    def modprobe(self, name: str) -> dict[str, Any]:
         """Load a driver: of persistent memory, or another."""
-        name = arguments.take("name", str)
-        arguments.finish()
         bus: NdBus | None = self.machine.nd
         if bus is not None and bus.modprobe(name.replace("-", "_")):
             nothing: dict[str, Any] = {"removed": [], "added": [], "unbound": {}, "bound": {}}
             return {"driver": name, **nothing, "failed": [], "event": self.machine.now}
-        return super().do_modprobe(Arguments("modprobe", {"name": name}))
+        return super().modprobe(name)
 
-    def do_rmmod(self, arguments: Arguments) -> dict[str, Any]:
+    def rmmod(self, name: str) -> dict[str, Any]:
         """Unload a driver; those of persistent memory and dax stay, and say what takes memory away."""
-        name = arguments.take("name", str)
-        arguments.finish()
         if self.machine.nd is not None and _stays(name.replace("-", "_")):
             raise ControlError(
                 f"{name} is not unloaded here: `fakedev ctl unplug-pmem` pulls a region out, and "
                 "`unbind` in /sys/bus/dax/drivers takes a dax device away",
                 errno=errno.EBUSY,
             )
-        return super().do_rmmod(Arguments("rmmod", {"name": name}))
+        return super().rmmod(name)
 
     # -- what they share --------------------------------------------------------------------
 

@@ -62,12 +62,20 @@ class PciVerbs:
         """Load a driver; it takes every function that it matches and nobody has."""
         name = arguments.take("name", str)
         arguments.finish()
-        return self._change({"driver": name}, lambda: self._bus().modprobe(name))
+        return self.modprobe(name)
 
     def do_rmmod(self, arguments: Arguments) -> dict[str, Any]:
         """Unload a driver; its functions have none then."""
         name = arguments.take("name", str)
         arguments.finish()
+        return self.rmmod(name)
+
+    def modprobe(self, name: str) -> dict[str, Any]:
+        """Load a driver of PCI; subclasses look for theirs first."""
+        return self._change({"driver": name}, lambda: self._bus().modprobe(name))
+
+    def rmmod(self, name: str) -> dict[str, Any]:
+        """Unload a driver of PCI; subclasses look for theirs first."""
         return self._change({"driver": name}, lambda: self._bus().rmmod(name))
 
     def do_remove(self, arguments: Arguments) -> dict[str, Any]:

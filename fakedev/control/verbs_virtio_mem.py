@@ -38,21 +38,17 @@ class VirtioMemVerbs(PciVerbs):
             steps = [e.message for e in tuple(self.machine.events) if e.number > since]
             return {**_device(found, name), "steps": steps, "event": self.machine.now}
 
-    def do_modprobe(self, arguments: Arguments) -> dict[str, Any]:
+    def modprobe(self, name: str) -> dict[str, Any]:
         """Load a driver: `virtio_mem`, or one of PCI."""
-        name = arguments.take("name", str)
-        arguments.finish()
         if self._is_ours(name):
             return self._module(name, self._virtio_mem().modprobe)
-        return super().do_modprobe(Arguments("modprobe", {"name": name}))
+        return super().modprobe(name)
 
-    def do_rmmod(self, arguments: Arguments) -> dict[str, Any]:
+    def rmmod(self, name: str) -> dict[str, Any]:
         """Unload a driver: `virtio_mem`, or one of PCI."""
-        name = arguments.take("name", str)
-        arguments.finish()
         if self._is_ours(name):
             return self._module(name, self._virtio_mem().rmmod)
-        return super().do_rmmod(Arguments("rmmod", {"name": name}))
+        return super().rmmod(name)
 
     def _is_ours(self, name: str) -> bool:
         return name.replace("-", "_") == MODULE and self.machine.virtio_mem is not None

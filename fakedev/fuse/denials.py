@@ -1,7 +1,6 @@
 """The log of refused accesses: who was refused what, and by which rule."""
 
-from pathlib import Path
-
+from fakedev.fuse.mappers import comm_of
 from fakedev.model.machine import Machine
 from fakedev.model.ranges import Range
 from fakedev.model.verdict import Verdict
@@ -33,18 +32,10 @@ class Denials:
             return
         self._last = refusal
         where = f"{what} of {span.size} bytes at {span.start:#x}"
-        message = f"{_command(pid)}: {where} refused: {_rule(error.verdict)}"
+        message = f"{comm_of(pid)}[{pid}]: {where} refused: {_rule(error.verdict)}"
         self._machine.record("denied", message, span)
 
 
 def _rule(verdict: Verdict) -> str:
     """Why an access was refused; one that is allowed by now met a page that had died before."""
     return REVOKED if verdict.allowed else verdict.rule
-
-
-def _command(pid: int) -> str:
-    try:
-        comm = Path(f"/proc/{pid}/comm").read_text(errors="replace").strip()
-    except OSError:
-        comm = "?"
-    return f"{comm}[{pid}]"

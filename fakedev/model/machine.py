@@ -19,11 +19,10 @@ package; nothing in it knows FUSE, a descriptor, a thread or a clock.
 import errno
 from typing import Any
 
-from fakedev.model.effects import Changed, Reopened
-from fakedev.model.errors import ControlError, ResourceConflictError
+from fakedev.model.effects import Reopened
+from fakedev.model.errors import ControlError
 from fakedev.model.flags import IORESOURCE_SYSTEM_RAM
 from fakedev.model.hotmemory import HotMemory
-from fakedev.model.memory import PhysicalMemory
 from fakedev.model.poisoned import first_in, verdict_at
 from fakedev.model.policy import Policy
 from fakedev.model.ranges import PAGE_SIZE, Range, page_round
@@ -217,6 +216,3 @@ class Machine(HotMemory):
         ends += [child.end + 1 for child in self.tree.root.children[-1:]]
         limit = 1 << self.rules.physical_address_bits
         return min(max(ends) + PAGE_SIZE - 1 & -PAGE_SIZE, limit)
-
-
-__all__ = ["Changed", "Machine", "PhysicalMemory", "ResourceConflictError"]

@@ -11,7 +11,7 @@ from bisect import insort
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from fakedev.model.denying import POLICY as DENY
 from fakedev.model.denying import unmapped
@@ -30,13 +30,6 @@ T = TypeVar("T")
 Settle = Callable[[Range | Sequence[Range], Callable[[], Any]], Any]
 """Do an action, which does not settle itself, while no file caches a page of the range or ranges."""
 LOG_LENGTH = 10_000
-
-
-class Bus(Protocol):
-    """What a machine asks of its PCI subsystem."""
-
-    def reset(self) -> None:
-        """Everything as it was at boot; called inside a verb."""
 
 
 def as_range(span: Range | str) -> Range:
@@ -71,7 +64,7 @@ class World:
         self.high_memory = high_memory
         self.ports = ports or ResourceTree.ioports()
         self.port_space = PhysicalMemory(undecoded=memory.undecoded)
-        self.pci: Any = None  # a Bus, and what the views of PCI know it to be
+        self.pci: Any = None  # a PciBus of devices.pci
         self.blocks: Any = None  # a MemoryBlocks of devices.memory
         self.poison: Any = None  # a Poison of devices.memory
         self.poisoned: tuple[Range, ...] = ()  # pages that failed: looked at by every access

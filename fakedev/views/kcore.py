@@ -49,8 +49,7 @@ def directories(_: Machine) -> dict[str, bool]:
 def install(tree: "Tree", machine: Machine) -> None:
     """Put the file into the tree, once under each name."""
     for path in PATHS:
-        parent, _, name = path.rpartition("/")
-        tree.directory(parent).add(name, Kcore(machine))
+        tree.mount(path, Kcore(machine))
 
 
 class Kcore(Node):

@@ -71,6 +71,10 @@ class Tree:
         if isinstance(node, Directory):
             self.directory(path).set_mode(stat.S_IMODE(node.attr().mode))
             return
+        self.mount(path, node)
+
+    def mount(self, path: str, node: Node) -> None:
+        """Put a node at a path; its parents are made where missing."""
         parent, _, name = path.rpartition("/")
         self.directory(parent).add(name, node)
 

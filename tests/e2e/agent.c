@@ -6,37 +6,16 @@
  * Answers: `ok NUMBER`, `data HEX`, `err ERRNO`, or `fault SIGNO SI_CODE OFFSET` where OFFSET is si_addr counted from
  * the start of the mapping. A child has a copy of everything; it is spoken to with `to`. Numbers as strtoull reads them.
  */
-#define _GNU_SOURCE
-#include <errno.h>
-#include <fcntl.h>
-#include <setjmp.h>
-#include <signal.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <sys/wait.h>
-#include <unistd.h>
+#include "told.h"
 
-enum { MAPS = 4096, CHILDREN = 64, SHOWN = 4096 };
+#include <sys/mman.h>
+
+enum { MAPS = 4096, SHOWN = 4096 };
 
 static struct { char *at; size_t length; } maps[MAPS];
 static int map_count;
-static struct { pid_t pid; FILE *to, *from; } children[CHILDREN];
-static int child_count;
-static FILE *in, *out;
-static sigjmp_buf back;
-static siginfo_t fault;
 static char *buffer;
 static size_t capacity;
-
-static void on_fault(int number, siginfo_t *info, void *context)
-{
-    (void)number, (void)context;
-    fault = *info;
-    siglongjmp(back, 1);
-}
 
 static unsigned long long number(char **rest)
 {
@@ -50,17 +29,6 @@ static void word(char **rest, char *to, size_t size)
     size_t length = strcspn(*rest, " \n");
     snprintf(to, size, "%.*s", (int)length, *rest);
     *rest += length;
-}
-
-static void ok(long long value) { fprintf(out, "ok %lld\n", value); }
-static void refused(void) { fprintf(out, "err %d\n", errno); }
-
-static void data(const void *bytes, size_t length)
-{
-    fprintf(out, "data ");
-    for (size_t at = 0; at < length; at++)
-        fprintf(out, "%02x", ((const unsigned char *)bytes)[at]);
-    fprintf(out, "\n");
 }
 
 static char *room(size_t length)
@@ -101,26 +69,6 @@ static void do_unmap(char *rest)
 {
     int map = (int)number(&rest);
     munmap(maps[map].at, maps[map].length) ? refused() : ok(0);
-}
-
-static uint64_t load(const volatile void *at, unsigned width)
-{
-    switch (width) {
-    case 1: return *(const volatile uint8_t *)at;
-    case 2: return *(const volatile uint16_t *)at;
-    case 4: return *(const volatile uint32_t *)at;
-    default: return *(const volatile uint64_t *)at;
-    }
-}
-
-static void store(volatile void *at, unsigned width, uint64_t value)
-{
-    switch (width) {
-    case 1: *(volatile uint8_t *)at = (uint8_t)value; break;
-    case 2: *(volatile uint16_t *)at = (uint16_t)value; break;
-    case 4: *(volatile uint32_t *)at = (uint32_t)value; break;
-    default: *(volatile uint64_t *)at = value; break;
-    }
 }
 
 /* load, store, bytes: what may end in a signal */
@@ -182,37 +130,6 @@ static void do_send(char *rest)
     sent < 0 ? refused() : ok(sent);
     close(ends[0]);
     close(ends[1]);
-}
-
-static void do_fork(void)
-{
-    int down[2], up[2];
-    if (pipe2(down, O_CLOEXEC) || pipe2(up, O_CLOEXEC))
-        abort();
-    fflush(out);
-    pid_t pid = fork();
-    if (pid < 0) {
-        refused();
-        return;
-    }
-    if (pid == 0) {
-        in = fdopen(down[0], "r");
-        out = fdopen(up[1], "w");
-        close(down[1]);
-        close(up[0]);
-        /* Or elder siblings would not see the end of their input. */
-        for (; child_count > 0; child_count--) {
-            fclose(children[child_count - 1].to);
-            fclose(children[child_count - 1].from);
-        }
-        return;
-    }
-    close(down[0]);
-    close(up[1]);
-    children[child_count].pid = pid;
-    children[child_count].to = fdopen(down[1], "w");
-    children[child_count].from = fdopen(up[0], "r");
-    ok(child_count++);
 }
 
 static void do_to(char *rest)

@@ -12,6 +12,7 @@
  * Prints operations, wrong values, other failures; says of the first wrong values what they were.
  */
 #include "views.h"
+#include "turns.h"
 #include <pthread.h>
 #include <time.h>
 
@@ -30,12 +31,7 @@ static int pong(uint64_t turns)
     *views[0].at = 0;
     pid_t child = fork();
     volatile uint64_t *ours = views[child == 0].at;
-    for (uint64_t turn = 0; turn < turns; turn++) {
-        uint64_t mine = 2 * turn + (child == 0);
-        while (*ours != mine)
-            sched_yield();
-        *ours = mine + 1;
-    }
+    take_turns(ours, child == 0, turns);
     if (child == 0)
         _exit(0);
     wait(NULL);

@@ -25,6 +25,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "turns.h"
+
 enum { PAGE = 4096, MOST = 64 };
 
 struct tally { uint64_t stores, faults, stale, failures; volatile int ready; };
@@ -118,12 +120,7 @@ static int pong(off_t address, uint64_t turns)
     pid_t child = fork();
     if (child == 0)
         ours = map(address, &fd);
-    for (uint64_t turn = 0; turn < turns; turn++) {
-        uint64_t mine = 2 * turn + (child == 0);
-        while (*ours != mine)
-            sched_yield();
-        *ours = mine + 1;
-    }
+    take_turns(ours, child == 0, turns);
     if (child == 0)
         _exit(0);
     wait(NULL);

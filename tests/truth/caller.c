@@ -9,20 +9,11 @@
  * Answers: `ok NUMBER`, `data HEX`, `err ERRNO`, `fault SIGNO SI_CODE SI_ADDR`, `dead SIGNO`. Numbers as strtoull reads
  * them. A child has a copy of everything; after `dead` it is gone.
  */
-#define _GNU_SOURCE
-#include <errno.h>
-#include <fcntl.h>
-#include <setjmp.h>
-#include <signal.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
-#include <unistd.h>
+#include "../e2e/told.h"
 
-enum { ROOM = 8 << 20, LINE = 1 << 16, CHILDREN = 64 };
+#include <sys/syscall.h>
+
+enum { ROOM = 8 << 20, LINE = 1 << 16 };
 
 static const struct { const char *name; long number; } calls[] = {
     {"openat", SYS_openat}, {"close", SYS_close}, {"read", SYS_read}, {"write", SYS_write}, {"pread64", SYS_pread64},
@@ -36,19 +27,6 @@ static const struct { const char *name; long number; } calls[] = {
     {"sendto", SYS_sendto}, {"fcntl", SYS_fcntl},
 };
 static char *room;
-static struct { pid_t pid; FILE *to, *from; } children[CHILDREN];
-static int child_count;
-static FILE *in, *out;
-static sigjmp_buf back;
-static siginfo_t fault;
-
-static void on_fault(int number, siginfo_t *info, void *context)
-{
-    (void)number, (void)context;
-    fault = *info;
-    siglongjmp(back, 1);
-}
-
 static void handle(void (*handler)(int, siginfo_t *, void *))
 {
     struct sigaction action = {.sa_flags = SA_SIGINFO};
@@ -68,7 +46,6 @@ static char *word(char **rest)
 }
 
 static uint64_t number(char **rest) { return strtoull(word(rest), NULL, 0); }
-static void ok(long long value) { fprintf(out, "ok %lld\n", value); }
 
 static long argument(char **rest)
 {
@@ -87,17 +64,9 @@ static void do_call(char *rest)
         if (!strcmp(calls[n].name, name))
             result = syscall(calls[n].number, values[0], values[1], values[2], values[3], values[4], values[5]);
     if (result == -1)
-        fprintf(out, "err %d\n", errno);
+        refused();
     else
         ok(result);
-}
-
-static void show(const void *bytes, size_t length)
-{
-    fprintf(out, "data ");
-    for (size_t at = 0; at < length; at++)
-        fprintf(out, "%02x", ((const unsigned char *)bytes)[at]);
-    fprintf(out, "\n");
 }
 
 static void do_put(char *rest)
@@ -107,26 +76,6 @@ static void do_put(char *rest)
     for (size_t n = 0; n < length; n++)
         sscanf(hex + 2 * n, "%2hhx", (unsigned char *)at + n);
     ok((long long)length);
-}
-
-static uint64_t load(const volatile void *at, unsigned width)
-{
-    switch (width) {
-    case 1: return *(const volatile uint8_t *)at;
-    case 2: return *(const volatile uint16_t *)at;
-    case 4: return *(const volatile uint32_t *)at;
-    default: return *(const volatile uint64_t *)at;
-    }
-}
-
-static void store(volatile void *at, unsigned width, uint64_t value)
-{
-    switch (width) {
-    case 1: *(volatile uint8_t *)at = (uint8_t)value; break;
-    case 2: *(volatile uint16_t *)at = (uint16_t)value; break;
-    case 4: *(volatile uint32_t *)at = (uint32_t)value; break;
-    default: *(volatile uint64_t *)at = value; break;
-    }
 }
 
 /* load, store, words, pages: what may end in a signal */
@@ -152,39 +101,8 @@ static void do_touch(char kind, char *rest)
         static uint32_t values[1024];
         for (unsigned n = 0; n < width; n++)
             values[n] = ((volatile uint32_t *)at)[n];
-        show(values, 4 * width);
+        data(values, 4 * width);
     }
-}
-
-static void do_fork(void)
-{
-    int down[2], up[2];
-    if (pipe2(down, O_CLOEXEC) || pipe2(up, O_CLOEXEC))
-        abort();
-    fflush(out);
-    pid_t pid = fork();
-    if (pid < 0) {
-        fprintf(out, "err %d\n", errno);
-        return;
-    }
-    if (pid == 0) {
-        in = fdopen(down[0], "r");
-        out = fdopen(up[1], "w");
-        close(down[1]);
-        close(up[0]);
-        for (; child_count > 0; child_count--) /* or elder siblings would not see the end of their input */
-            if (children[child_count - 1].pid) {
-                fclose(children[child_count - 1].to);
-                fclose(children[child_count - 1].from);
-            }
-        return;
-    }
-    close(down[0]);
-    close(up[1]);
-    children[child_count].pid = pid;
-    children[child_count].to = fdopen(down[1], "w");
-    children[child_count].from = fdopen(up[0], "r");
-    ok(child_count++);
 }
 
 static int finish(int child)
@@ -223,7 +141,7 @@ static int obey(char *line)
         ok(0);
     } else if (!strcmp(name, "show")) {
         char *at = room + number(&line);
-        show(at, number(&line));
+        data(at, number(&line));
     } else if (!strcmp(name, "load") || !strcmp(name, "store") || !strcmp(name, "words") ||
              !strcmp(name, "pages"))
         do_touch(name[0], line);

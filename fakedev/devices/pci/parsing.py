@@ -3,10 +3,10 @@
 import errno
 import re
 
+from fakedev.devices.kstrtox import unsigned
 from fakedev.devices.pci.driver import ANY_ID, PciId
 from fakedev.devices.pci.errors import PciError
 
-_UNSIGNED = re.compile(r"\+?(?:0x([0-9a-f]+)|(0[0-7]*)|([1-9][0-9]*))\n?", re.IGNORECASE | re.ASCII)
 _HEX = re.compile(r"\s*(?:0[xX])?([0-9a-fA-F]+)", re.ASCII)
 _INT_MAX = (1 << 31) - 1
 _LONGEST = 64
@@ -14,16 +14,9 @@ _LONGEST = 64
 
 def kstrtoul(text: str) -> int:
     """`kstrtoul` with base 0: `12`, `0x0c`, `014`, one newline behind it. EINVAL, or ERANGE."""
-    match = _UNSIGNED.fullmatch(text)
-    if match is None:
+    value = unsigned(text)
+    if value is None:
         raise PciError(f"not a number: {text[:_LONGEST]!r}")
-    hexadecimal, octal, decimal = match.groups()
-    if hexadecimal:
-        value = int(hexadecimal, 16)
-    elif octal:
-        value = int(octal, 8)
-    else:
-        value = int(decimal[:_LONGEST])
     if value >> 64:
         raise PciError(f"{text[:_LONGEST].strip()} does not fit in 64 bits", errno=errno.ERANGE)
     return value

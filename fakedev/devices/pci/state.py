@@ -114,12 +114,6 @@ class BusState:
             top = top.parent
         return next(r for r in self.roots if (r.domain, r.bus) == (top.bdf.domain, top.bdf.bus))
 
-    def siblings_of(self, device: PciDevice) -> dict[str, PciDevice]:
-        """The functions on the bus of a function."""
-        if device.parent is not None:
-            return device.parent.children
-        return self.root_of(device).children
-
     @staticmethod
     def alive(device: PciDevice) -> None:
         """Raise PciError (ENODEV) for a function that was removed."""

@@ -12,14 +12,13 @@ from fakedev.views.memory.site import (
     MEMORY,
     MEMORY_BUS,
     Site,
-    link,
     relative,
     same_word,
-    take_uevent,
     to_address,
     to_bool,
 )
 from fakedev.views.node import Node, Opener, Refused
+from fakedev.views.sysfs import link, take_uevent
 
 _PREFIX = "memory"
 CRASH_HOTPLUG = (6, 6)

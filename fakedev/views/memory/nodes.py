@@ -6,8 +6,9 @@ from fakedev.devices.memory.nodes import cpu_mask, cpus_of, list_text
 from fakedev.devices.memory.zones import MOVABLE
 from fakedev.views.live import Attribute, LiveDirectory
 from fakedev.views.memory.blocks import find
-from fakedev.views.memory.site import NODE_BUS, NODES, Site, link, relative, take_uevent
+from fakedev.views.memory.site import NODE_BUS, NODES, Site, relative
 from fakedev.views.node import Node, Opener
+from fakedev.views.sysfs import link, take_uevent
 
 _PREFIX = "node"
 

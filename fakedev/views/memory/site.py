@@ -1,14 +1,15 @@
 """What the files of memory share: the machine, its blocks, and the profile's own files beside them."""
 
 import errno
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from fakedev.devices.kstrtox import unsigned
 from fakedev.devices.memory.blocks import MemoryBlocks
 from fakedev.model.machine import Machine
 from fakedev.views.live import Alive, Attribute, LiveDirectory, always
-from fakedev.views.node import Directory, Node, Opener, Refused, Symlink
+from fakedev.views.node import Node, Refused, Symlink
+from fakedev.views.sysfs import Place
 
 if TYPE_CHECKING:
     from fakedev.views.tree import Tree
@@ -19,7 +20,6 @@ MEMORY_BUS = "/sys/bus/memory"
 NODE_BUS = "/sys/bus/node"
 _BOOL = {"y": True, "Y": True, "1": True, "n": False, "N": False, "0": False}
 _BOOL2 = {"on": True, "of": False}
-_NUMBER = re.compile(r"\+?(0[xX][0-9a-fA-F]+|[0-9]+)\n?", re.ASCII)
 _POWER = {
     "control": "auto\n",
     "runtime_status": "unsupported\n",
@@ -29,30 +29,14 @@ _POWER = {
 }
 
 
-class Site:
+class Site(Place):
     """One machine's memory files in one tree."""
 
-    __slots__ = ("_tree", "blocks", "machine")
+    __slots__ = ("blocks",)
 
     def __init__(self, tree: "Tree", machine: Machine) -> None:
-        self._tree = tree
-        self.machine = machine
+        super().__init__(tree, machine)
         self.blocks: MemoryBlocks = machine.blocks
-
-    def extras(self, path: str) -> Directory:
-        """What the profile adds to the directory at a path."""
-        return self._tree.extras(path)
-
-    def directory(
-        self,
-        path: str,
-        names: Callable[[], Iterable[str]],
-        make: Callable[[str], Node | None],
-        *,
-        alive: Alive = always,
-    ) -> LiveDirectory:
-        """A live directory at a path, with the profile's own files in it."""
-        return LiveDirectory(names, make, extras=self.extras(path), alive=alive)
 
     def fixed(
         self, path: str, makers: Mapping[str, Callable[[], Node]], *, alive: Alive = always
@@ -79,11 +63,6 @@ class Site:
         return LiveDirectory(lambda: _POWER, make, extras=own, alive=alive)
 
 
-def link(directory: str, target: str) -> Symlink:
-    """A relative link to `target`, for the directory at `directory`; both are paths below `/sys`."""
-    return Symlink(("../" * (directory.count("/") - 1) + target.removeprefix("/sys/")).encode())
-
-
 def relative(target: str) -> Symlink:
     """A link with the text as the kernel has it."""
     return Symlink(target.encode())
@@ -99,14 +78,9 @@ def to_bool(text: str) -> bool:
 
 def to_address(text: str) -> int:
     """`kstrtoull` with any base: 0x for hexadecimal, 0 for octal. EINVAL, or ERANGE beyond 64 bits."""
-    if not _NUMBER.fullmatch(text):
+    number = unsigned(text)
+    if number is None:
         raise Refused(errno.EINVAL)
-    digits = text.strip().lstrip("+")
-    octal = digits[:1] == "0" and digits.isdigit()
-    try:
-        number = int(digits, 8 if octal else 0)
-    except ValueError:
-        raise Refused(errno.EINVAL) from None
     if number >= 1 << 64:
         raise Refused(errno.ERANGE)
     return number
@@ -115,16 +89,6 @@ def to_address(text: str) -> int:
 def same_word(text: str) -> str:
     """What `sysfs_streq` compares: the text without one newline at its end."""
     return text.removesuffix("\n")
-
-
-def take_uevent(text: str, _: Opener) -> None:
-    """A synthetic event: a known action, perhaps with a UUID; nobody listens. EINVAL."""
-    words = text.split(maxsplit=1)
-    if not words or words[0] not in _ACTIONS:
-        raise Refused(errno.EINVAL)
-
-
-_ACTIONS = {"add", "remove", "change", "move", "online", "offline", "bind", "unbind"}
 
 
 def _eio() -> str:

@@ -34,5 +34,4 @@ def install(tree: "Tree", machine: Machine) -> None:
     """Put the directories into a tree. What the profile adds below them may come later."""
     site = Site(tree, machine)
     for path, make in _MAKERS.items():
-        parent, _, name = path.rpartition("/")
-        tree.directory(parent).add(name, make(site))
+        tree.mount(path, make(site))

@@ -15,7 +15,7 @@ from fakedev.model.ranges import Range
 from fakedev.views.live import Attribute, LiveDirectory
 from fakedev.views.nd.files import MediumFile
 from fakedev.views.node import Directory, Node, Opener
-from fakedev.views.pci.site import link
+from fakedev.views.sysfs import link
 
 if TYPE_CHECKING:
     from fakedev.views.tree import Tree
@@ -49,10 +49,9 @@ def install(tree: "Tree", machine: Machine) -> None:
     """Put the files into a tree. What the profile adds below them may come later."""
     bus: NdBus = machine.nd
     for path in bus.catalog.roots:
-        parent, _, name = path.rpartition("/")
-        tree.directory(parent).add(name, _catalogued(tree, bus, path))
+        tree.mount(path, _catalogued(tree, bus, path))
     if bus.possible_nodes() or _memdevs(bus):
-        tree.directory("").add("dev", _dev(tree, machine, bus))
+        tree.mount("/dev", _dev(tree, machine, bus))
 
 
 def _catalogued(tree: "Tree", bus: NdBus, path: str) -> LiveDirectory:

@@ -4,7 +4,8 @@ from fakedev.devices.pci import express
 from fakedev.views.pci import extended, link
 from fakedev.views.pci.spec import Spec, Specs, admin, group, shown
 from fakedev.views.pci.subject import Subject
-from fakedev.views.pci.texts import modalias, resource, synth_uevent, uevent
+from fakedev.views.pci.texts import modalias, resource, uevent
+from fakedev.views.sysfs import take_uevent
 
 _DISPLAY_VGA = 0x0300
 _ARI_FORWARDING = 0x20
@@ -60,7 +61,7 @@ _IDENTITY: Specs = {
     "class": shown(lambda s: f"{s.device.class_:#08x}"),
     "modalias": shown(lambda s: modalias(s.device)),
     "resource": Spec(0o444, _locked_resource),
-    "uevent": Spec(0o644, _locked_uevent, lambda _, text, _opener: synth_uevent(text)),
+    "uevent": Spec(0o644, _locked_uevent, lambda _, text, opener: take_uevent(text, opener)),
 }
 _STATE: Specs = {
     "irq": shown(_irq),

@@ -7,10 +7,10 @@ from fakedev.devices.pci.driver import PciDriver
 from fakedev.views.live import Attribute, LiveDirectory
 from fakedev.views.node import Node, Opener
 from fakedev.views.pci.device import DRIVERS
-from fakedev.views.pci.pci_bus import take_uevent
 from fakedev.views.pci.places import BUS
-from fakedev.views.pci.site import Site, link, made
+from fakedev.views.pci.site import Site, made
 from fakedev.views.pci.slots import slots_directory
+from fakedev.views.sysfs import link, take_uevent
 
 Makers = dict[str, Callable[[], Node]]
 

@@ -6,7 +6,8 @@ from fakedev.devices.pci.bdf import Bdf
 from fakedev.devices.pci.device import PciDevice
 from fakedev.views.live import LiveDirectory
 from fakedev.views.node import Directory, Node
-from fakedev.views.pci.site import Site, link
+from fakedev.views.pci.site import Site
+from fakedev.views.sysfs import link
 
 
 def serves(device: PciDevice) -> bool:

@@ -13,9 +13,10 @@ from fakedev.views.pci.classes import DriverExtras
 from fakedev.views.pci.pci_bus import buses_directory
 from fakedev.views.pci.power import power_directory
 from fakedev.views.pci.resource import ResourceFile
-from fakedev.views.pci.site import Site, link
+from fakedev.views.pci.site import Site
 from fakedev.views.pci.spec import Specs
 from fakedev.views.pci.subject import Subject
+from fakedev.views.sysfs import link
 
 _RESOURCE = re.compile(r"resource([0-5])(_wc)?")
 _PME_SUPPORT = 0xF800

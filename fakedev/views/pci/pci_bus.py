@@ -8,8 +8,8 @@ from fakedev.devices.pci.device import PciDevice
 from fakedev.views.live import Attribute, LiveDirectory
 from fakedev.views.node import Node, Opener, Refused, Symlink
 from fakedev.views.pci.power import power_directory
-from fakedev.views.pci.site import Site, link
-from fakedev.views.pci.texts import synth_uevent
+from fakedev.views.pci.site import Site
+from fakedev.views.sysfs import link, take_uevent
 
 
 def buses_directory(site: Site, path: str, name: str, bridge: PciDevice | None) -> LiveDirectory:
@@ -53,8 +53,3 @@ def _near(site: Site, name: str, bridge: PciDevice | None) -> PciDevice:
     if near is None:
         raise Refused(errno.ENODEV)
     return near
-
-
-def take_uevent(text: str, _: Opener) -> None:
-    """A write of `uevent`: checked, and nobody listens."""
-    synth_uevent(text)

@@ -1,7 +1,7 @@
 """What the files of PCI share: the machine, its bus, and a profile's own files that live beside them."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from fakedev.devices.pci.bdf import Bdf
@@ -9,7 +9,8 @@ from fakedev.devices.pci.bus import PciBus
 from fakedev.devices.pci.device import PciDevice
 from fakedev.model.machine import Machine
 from fakedev.views.live import Alive, LiveDirectory, always
-from fakedev.views.node import Directory, Node, Symlink
+from fakedev.views.node import Node
+from fakedev.views.sysfs import Place
 
 if TYPE_CHECKING:
     from fakedev.views.tree import Tree
@@ -17,31 +18,14 @@ if TYPE_CHECKING:
 _BUS = re.compile(r"([0-9a-f]{4,8}):([0-9a-f]{2})")
 
 
-class Site:
+class Site(Place):
     """One machine's PCI files in one tree."""
 
-    __slots__ = ("_tree", "bus", "machine")
+    __slots__ = ("bus",)
 
     def __init__(self, tree: "Tree", machine: Machine) -> None:
-        self._tree = tree
-        self.machine = machine
+        super().__init__(tree, machine)
         self.bus: PciBus = machine.pci
-
-    def extras(self, path: str) -> Directory:
-        """What the profile adds to the directory at a path."""
-        return self._tree.extras(path)
-
-    def directory(
-        self,
-        path: str,
-        names: Callable[[], Iterable[str]],
-        make: Callable[[str], Node | None],
-        *,
-        mode: int = 0o755,
-        alive: Alive = always,
-    ) -> LiveDirectory:
-        """A live directory at a path, with the profile's own files in it."""
-        return LiveDirectory(names, make, mode=mode, extras=self.extras(path), alive=alive)
 
     def fixed(
         self, path: str, makers: Mapping[str, Callable[[], Node]], *, alive: Alive = always
@@ -76,9 +60,3 @@ def made(makers: Mapping[str, Callable[[], Node]], name: str) -> Node | None:
     """The node of a fixed name, or None."""
     make = makers.get(name)
     return make() if make is not None else None
-
-
-def link(directory: str, target: str) -> Symlink:
-    """A relative link to `target`, for the directory at `directory`; both are paths below `/sys`."""
-    depth = directory.count("/") - 1
-    return Symlink(("../" * depth + target.removeprefix("/sys/")).encode())

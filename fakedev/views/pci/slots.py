@@ -10,7 +10,8 @@ from fakedev.devices.pci.function import CAP_PCIE, Function
 from fakedev.views.live import Attribute, LiveDirectory
 from fakedev.views.node import Node, Opener, Refused
 from fakedev.views.pci.link import speed_text
-from fakedev.views.pci.site import Site, link, made
+from fakedev.views.pci.site import Site, made
+from fakedev.views.sysfs import link
 
 PATH = "/sys/bus/pci/slots"
 _MODULE = "/sys/module/pciehp"

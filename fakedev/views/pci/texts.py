@@ -1,18 +1,12 @@
 """The texts of PCI attributes, as the kernel prints them (`drivers/pci/pci-sysfs.c`, `proc.c`)."""
 
 import errno
-import re
 
 from fakedev.devices.pci.device import PciDevice
 from fakedev.views.node import Refused
 
 _FLAG_MASK = 0xF  # PCI_REGION_FLAG_MASK: the low bits that /proc/bus/pci/devices shows
 _NOTHING = " ".join([f"0x{0:016x}"] * 3) + "\n"
-_ACTIONS = frozenset(
-    ("add", "remove", "change", "move", "online", "offline", "bind", "unbind")
-)  # fmt: skip
-_UUID = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
-_UEVENT = re.compile(rf"(\w+)(?: +{_UUID}(?: +[A-Za-z0-9]+=[A-Za-z0-9]+)*)?")
 
 
 def modalias(device: PciDevice) -> str:
@@ -36,13 +30,6 @@ def uevent(device: PciDevice) -> str:
         + f"PCI_SLOT_NAME={device.name}\n"
         + f"MODALIAS={modalias(device)}\n"
     )
-
-
-def synth_uevent(text: str) -> None:
-    """`kobject_synth_uevent`: an action, then perhaps a UUID and KEY=VALUE pairs; else EINVAL."""
-    match = _UEVENT.fullmatch(text.removesuffix("\n"))
-    if match is None or match[1] not in _ACTIONS:
-        raise Refused(errno.EINVAL)
 
 
 def resource(device: PciDevice) -> str:

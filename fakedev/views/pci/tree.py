@@ -10,12 +10,13 @@ from fakedev.views.node import Node
 from fakedev.views.pci.bus import bus_directory
 from fakedev.views.pci.classes import class_directory, class_links
 from fakedev.views.pci.device import DeviceDirectory
-from fakedev.views.pci.pci_bus import buses_directory, take_uevent
+from fakedev.views.pci.pci_bus import buses_directory
 from fakedev.views.pci.places import BUS, CLASS, IOPORTS, PORT, PROC, conf1_of, directories, paths
 from fakedev.views.pci.power import power_directory
 from fakedev.views.pci.proc import ioports, proc_directory
-from fakedev.views.pci.site import Site, link, made
+from fakedev.views.pci.site import Site, made
 from fakedev.views.port import PortFile
+from fakedev.views.sysfs import link, take_uevent
 
 if TYPE_CHECKING:
     from fakedev.views.tree import Tree
@@ -27,13 +28,13 @@ def install(tree: "Tree", machine: Machine) -> None:
     """Put the files of PCI into a tree. What the profile adds below them may come later."""
     site = Site(tree, machine)
     for root in machine.pci.roots:
-        _mount(tree, root.path, _root_directory(site, root.path))
-    _mount(tree, BUS, bus_directory(site))
-    _mount(tree, CLASS, _class_directory(site))
-    _mount(tree, PROC, proc_directory(site))
-    _mount(tree, IOPORTS, ioports(machine))
+        tree.mount(root.path, _root_directory(site, root.path))
+    tree.mount(BUS, bus_directory(site))
+    tree.mount(CLASS, _class_directory(site))
+    tree.mount(PROC, proc_directory(site))
+    tree.mount(IOPORTS, ioports(machine))
     for path, links in class_links(site).items():
-        _mount(tree, path, class_directory(site, path, links))
+        tree.mount(path, class_directory(site, path, links))
     conf1 = conf1_of(machine)
     if conf1 is not None:
 
@@ -41,12 +42,7 @@ def install(tree: "Tree", machine: Machine) -> None:
             selected = conf1.selected
             return site.bus.ecam_pages(selected) if selected is not None else []
 
-        _mount(tree, PORT, PortFile(machine, pages))
-
-
-def _mount(tree: "Tree", path: str, node: Node) -> None:
-    parent, _, name = path.rpartition("/")
-    tree.directory(parent).add(name, node)
+        tree.mount(PORT, PortFile(machine, pages))
 
 
 def _root_directory(site: Site, path: str) -> LiveDirectory:
