@@ -1,8 +1,13 @@
 """Machines with persistent memory for tests, and ways to look at them."""
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from fakedev.model.errors import FakedevError
 from fakedev.model.machine import Machine
 from fakedev.profiles.build import build_machine
 from fakedev.profiles.loader import load_profile
@@ -22,6 +27,24 @@ def tree(machine: Machine, name: str = "Persistent Memory") -> list[str]:
     lines = machine.iomem().splitlines()
     first = next((n for n, line in enumerate(lines) if line.endswith(name)), len(lines))
     return lines[first:]
+
+
+def listing(text: str) -> list[str]:
+    """/proc/iomem without the kernel, whose place is random."""
+    return [line for line in text.splitlines() if "Kernel" not in line]
+
+
+def refused(number: int) -> "pytest.RaisesExc[FakedevError]":
+    """Expect a refusal with an errno."""
+    return pytest.raises(FakedevError, check=lambda error: getattr(error, "errno", 0) == number)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for what another thread does."""
+    end = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def text_at(machine: Machine, path: str) -> str:

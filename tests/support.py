@@ -5,7 +5,6 @@ import contextlib
 import errno
 import functools
 import json
-import lzma
 import os
 import pty
 import select
@@ -28,12 +27,6 @@ BIN = Path(sys.executable).parent
 #: Longer soak runs multiply the work of the stress tests by this.
 SOAK = int(os.environ.get("FAKEDEV_SOAK", "1"))
 TIMEOUT = 30.0 * SOAK
-
-
-def records(phase: str) -> list[dict[str, Any]]:
-    """What a real kernel answered in a phase of the recorded truth, one call each."""
-    lines = lzma.decompress((DATA / "truth-pc-q35.jsonl.xz").read_bytes()).splitlines()
-    return [record for record in map(json.loads, lines) if record["phase"] == phase]
 
 
 def need(name: str, package: str) -> str:
@@ -278,12 +271,13 @@ class Running:
         profile: str,
         *command: str | os.PathLike[str],
         settings: Sequence[str] = (),
+        options: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
         name: str = "machine",
     ) -> None:
         self.host = host
         self.name = name
-        given = [f"--set={setting}" for setting in settings]
+        given = [*options, *(f"--set={setting}" for setting in settings)]
         self.tool = subprocess.Popen(
             host.command("run", "-q", f"--name={name}", *given, profile, "--", *command),
             env={**host.env, **(env or {})},

@@ -1,7 +1,5 @@
 """The bundled profile pc-q35 against what was recorded on the machine."""
 
-import json
-import lzma
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +7,7 @@ import pytest
 from firmware_data import DATA
 from pci_data import driver_of, resource_text, space_of
 from pci_recorded import recorded
+from recordings import records
 
 from fakedev.model.machine import Machine
 from fakedev.profiles.build import build_machine
@@ -62,11 +61,10 @@ def driven() -> Machine:
 
 def touches() -> Iterator[dict[str, Any]]:
     """Successful loads through mappings at boot."""
-    with lzma.open(DATA / "truth-pc-q35.jsonl.xz", "rt") as lines:
-        for record in map(json.loads, lines):
-            loads = record["op"] in {"mmap+touch", "touch_read"} and record["result"] == 0
-            if loads and record["phase"] in {"matrix-boot", "lowram"} and record["data"]:
-                yield record
+    for record in (*records("matrix-boot"), *records("lowram")):
+        loads = record["op"] in {"mmap+touch", "touch_read"} and record["result"] == 0
+        if loads and record["data"]:
+            yield record
 
 
 def test_memory_holds_what_the_real_one_held(machine: Machine) -> None:
@@ -78,7 +76,7 @@ def test_memory_holds_what_the_real_one_held(machine: Machine) -> None:
             continue
         data = bytes.fromhex(record["data"])
         assert machine.memory.read(address, len(data)) == data, record
-        last = (record.get("extra") or {}).get("last_u32")
+        last = record["extra"].get("last_u32")
         if last is not None:
             end = address + int(args["len"], 16)
             assert machine.memory.read(end - 4, 4) == int(last, 16).to_bytes(4, "little"), record

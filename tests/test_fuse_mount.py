@@ -108,7 +108,7 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
 def test_the_tree_is_listed_in_order_with_types(mounted: Mounted) -> None:
     with os.scandir(mounted.directory) as entries:
         found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
-    assert found == [("dev", True), ("proc", True)]
+    assert found == [("dev", True), ("proc", True), ("sys", True)]
     status = mounted.mem.stat()
     assert stat.S_ISREG(status.st_mode)
     assert status.st_size == mounted.machine.top

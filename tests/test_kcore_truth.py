@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from kcore_headers import Header, headers, text_or_ram
 from pci_tree import ROOT, read
-from virtio_mem_machines import Recording, records
+from recordings import records
+from virtio_mem_machines import Recording
 
 from fakedev.devices.memory.kcore import (
     PAGE_OFFSET,

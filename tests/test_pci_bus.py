@@ -1,10 +1,7 @@
 """The kernel's half of PCI: what is found at boot, and what each write below /sys/bus/pci does."""
 
 import errno
-import json
-import lzma
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +14,7 @@ from pci_machines import (
     port,
     q35_machine,
 )
+from recordings import records
 
 from fakedev.devices.pci import header
 from fakedev.devices.pci.bus import PciBus
@@ -30,7 +28,6 @@ from fakedev.model.effects import NodesChanged, Reopened, Revoke
 from fakedev.model.machine import Machine
 from fakedev.model.ranges import Range
 
-TRUTH = Path(__file__).parent / "data/truth-pc-q35-pci.jsonl.xz"
 MODULES = {"uio": "uio_pci_generic", "vfio": "vfio-pci"}
 
 
@@ -176,11 +173,6 @@ class Recorded:
             verb = getattr(self.bus, name if name in {"remove", "rescan"} else f"set_{name}")
             return outcome(lambda: verb(target, text))
         return outcome(lambda: getattr(self.bus, name)(text))
-
-
-def records(phase: str) -> list[dict[str, Any]]:
-    lines = lzma.decompress(TRUTH.read_bytes()).splitlines()
-    return [record for record in map(json.loads, lines) if record["phase"] == phase]
 
 
 def replay(machine: Machine, phase: str) -> int:

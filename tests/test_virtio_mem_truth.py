@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 from pci_tree import node_at, read
-from virtio_mem_machines import STATE, Recording, recorded_machine, records, stages
+from recordings import records
+from virtio_mem_machines import STATE, Recording, recorded_machine, stages
 
 from fakedev.model.machine import Machine
 from fakedev.views.tree import Tree

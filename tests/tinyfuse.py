@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from fakedev.fuse.credentials import Callers
 from fakedev.sandbox.protocols import HostEntry, Kind
 
 _IN = struct.Struct("<IIQQIIIHH")
@@ -100,15 +101,38 @@ class TinyService:
     def prepare(self) -> None:
         pass
 
-    def attach(self, fuse_fd: int, *, as_root: bool, uid: int, gid: int) -> "TinyConnection":
+    def attach(
+        self,
+        fuse_fd: int,
+        *,
+        as_root: bool,
+        uid: int,
+        gid: int,
+        namespace: str = "",
+        exact: bool = False,
+    ) -> "TinyConnection":
         self.attached.append((as_root, uid, gid))
         connection = TinyConnection(self.root, fuse_fd, uid, gid)
         self.connections.append(connection)
         return connection
 
 
+class NoFiles:
+    """Nothing to answer for."""
+
+    callers = Callers("")
+
+    def file(self, ino: int) -> None:
+        return None
+
+    def failed(self, error: Exception) -> None:
+        raise error
+
+
 class TinyConnection:
     """One thread that answers one mount."""
+
+    files = NoFiles()
 
     def __init__(self, root: Node, fuse_fd: int, uid: int, gid: int) -> None:
         self._fd, self._uid, self._gid = fuse_fd, uid, gid

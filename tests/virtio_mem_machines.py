@@ -77,12 +77,6 @@ def stages() -> dict[str, dict[str, str]]:
     return found
 
 
-def records(phase: str) -> list[dict[str, Any]]:
-    """What the recorded kernel answered, one call each."""
-    text = lzma.decompress((DATA / "truth-pc-q35-vmem.jsonl.xz").read_bytes())
-    return [record for record in map(json.loads, text.splitlines()) if record["phase"] == phase]
-
-
 def recorded_machine() -> Machine:
     """The bundled `pc-q35` after what its recording did with persistent memory: one namespace is RAM."""
     machine = build_machine(load_profile("pc-q35"))

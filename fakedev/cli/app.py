@@ -1,6 +1,6 @@
 """The commands of `fakedev`, one module each."""
 
-from fakedev.cli import ctl, doctor, explain, mount, profiles
+from fakedev.cli import conformance, ctl, doctor, explain, mount, profiles
 from fakedev.cli.tools import app
 
 __all__ = ["app"]
@@ -13,4 +13,5 @@ app.command("explain")(explain.explain)
 app.command("check")(profiles.check)
 app.command("schema")(profiles.schema)
 app.command("profiles")(profiles.profiles)
+app.command("conformance")(conformance.conformance)
 app.command("doctor")(doctor.doctor)

@@ -9,7 +9,7 @@ import typer
 
 from fakedev.cli import ctl_memory, ctl_nd, ctl_pci, ctl_poison, ctl_virtio_mem, options
 from fakedev.cli.calls import call, choose, connect
-from fakedev.cli.text import hex_dump, parse_bytes
+from fakedev.cli.text import hex_dump, parse_bytes, under_lockdown
 from fakedev.control.client import states
 from fakedev.model.effects import EVENT_KINDS
 from fakedev.model.ranges import parse_span
@@ -211,6 +211,22 @@ def explain(
         options.print_json(found)
         return
     typer.echo(f"{op}: {'allowed' if found['allowed'] else found['errno']}: {found['rule']}")
+    if path is None and found["lockdown"] != "none":
+        typer.echo(under_lockdown(found["lockdown"]))
+
+
+@app.command()
+def lockdown(
+    level: Annotated[
+        str | None,
+        typer.Argument(metavar="[integrity|confidentiality]", help="The level to raise to."),
+    ] = None,
+    *,
+    json: options.Json = False,
+) -> None:
+    """Raise kernel lockdown, or print the level. What is open or mapped keeps what the kernel lets it keep."""
+    found = call("lockdown", level=level)
+    options.print_json(found) if json else typer.echo(found["text"])
 
 
 ctl_pci.add_to(app)

@@ -22,6 +22,14 @@ class Mode(StrEnum):
     SYSTEM_RAM = "system-ram"
 
 
+class OnUnplug(StrEnum):
+    """What a surprise removal leaves of mappings."""
+
+    SIGBUS = "sigbus"
+    ALL_ONES = "all-ones"
+    POISON = "poison"
+
+
 def pmem(*, json: options.Json = False) -> None:
     """List regions, namespaces and dax devices, and who holds pages of them."""
     found = call("pmem")
@@ -52,9 +60,16 @@ def dax_mode(
     _say(found, f"{found['name']} is {found['mode']}", json=json)
 
 
-def unplug_pmem(region: Region, *, json: options.Json = False) -> None:
-    """Pull the modules of a region out: every mapping of it dies, also of files that live on it."""
-    found = call("unplug-pmem", region=region)
+def unplug_pmem(
+    region: Region,
+    *,
+    on_unplug: Annotated[
+        OnUnplug | None, typer.Option(help="What mappings see then; default: as the profile says.")
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """Pull the modules of a region out: mappings of it die or read ones, also of files that live on it."""
+    found = call("unplug-pmem", region=region, on_unplug=on_unplug and str(on_unplug))
     _say(found, f"{found['name']} is unplugged ({found['range']})", json=json)
 
 

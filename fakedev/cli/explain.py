@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from fakedev.cli import options
+from fakedev.cli.text import under_lockdown
 
 
 class Operation(StrEnum):
@@ -64,6 +65,7 @@ def explain(
                 "profile": profile,
                 "range": str(span),
                 "kernel": machine.rules.version,
+                "lockdown": machine.rules.lockdown_level,
                 "verdicts": verdicts,
             }
         )
@@ -72,6 +74,8 @@ def explain(
     typer.echo(f"{what} on {machine.name}, kernel {machine.rules.version}:")
     for name, verdict in verdicts.items():
         _show(name, verdict)
+    if not address.startswith("/") and machine.rules.locked_down("integrity"):
+        typer.echo(f"  {under_lockdown(machine.rules.lockdown_level)}")
 
 
 def _explain_all(

@@ -38,6 +38,14 @@ Set = Annotated[
     ),
 ]
 Name = Annotated[str | None, typer.Option("--name", help="The machine's name for `fakedev ctl`.")]
+Exact = Annotated[
+    bool | None,
+    typer.Option(
+        "--exact/--no-exact",
+        show_default="where the host can",
+        help="Answer what no file system is asked: errnos of mmap, character devices, lseek, ioctl.",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No notes on stderr.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 Machine = Annotated[

@@ -12,6 +12,7 @@ from fakedev.cli import options
 if TYPE_CHECKING:
     from fakedev.model.machine import Machine
 
+WITHOUT_EXACT = "mmap of a refused range succeeds, its first touch is SIGBUS (fakedev doctor)"
 ALSO_ELSEWHERE = {
     "/proc/kcore"
 }  # what the tree shows below /dev as well: no word if it has no place
@@ -26,6 +27,7 @@ def run(
     role: options.As = options.Role.ROOT,
     settings: options.Set = None,
     name: options.Name = None,
+    exact: options.Exact = None,
     quiet: options.Quiet = False,
 ) -> None:
     """Run a tool in a machine: its files stand at their real paths, the rest is the host's."""
@@ -36,7 +38,7 @@ def run(
     from fakedev.sandbox.foreground import exit_like  # noqa: PLC0415 - start-up time
 
     machine = _machine(profile, settings)
-    exit_like(_run(machine, command, role=role, name=name, quiet=quiet))
+    exit_like(_run(machine, command, role=role, name=name, exact=exact, quiet=quiet))
 
 
 def shell(
@@ -45,6 +47,7 @@ def shell(
     role: options.As = options.Role.ROOT,
     settings: options.Set = None,
     name: options.Name = None,
+    exact: options.Exact = None,
     quiet: options.Quiet = False,
 ) -> None:
     """Start an interactive shell in a machine; its prompt says which."""
@@ -53,7 +56,9 @@ def shell(
 
     machine = _machine(profile, settings)
     command, variables = shell_command(machine.name)
-    exit_like(_run(machine, command, role=role, name=name, quiet=quiet, variables=variables))
+    exit_like(
+        _run(machine, command, role=role, name=name, exact=exact, quiet=quiet, variables=variables)
+    )
 
 
 def _machine(profile: str, settings: list[str] | None) -> "Machine":
@@ -69,6 +74,7 @@ def _run(
     *,
     role: options.Role,
     name: str | None,
+    exact: bool | None,
     quiet: bool,
     variables: dict[str, str] | None = None,
 ) -> int:
@@ -78,7 +84,10 @@ def _run(
 
     collect_from_now_on()
     with Host(machine, name=name, command=command) as host:
-        sandbox = Sandbox(host.service, as_root=role is options.Role.ROOT, control=host.socket)
+        as_root = role is options.Role.ROOT
+        sandbox = Sandbox(host.service, as_root=as_root, control=host.socket, exact=exact)
+        if sandbox.without_exact:
+            options.note(f"{sandbox.without_exact}: {WITHOUT_EXACT}", quiet=quiet)
         plan = sandbox.plan()
         for path in plan.unplaced:
             if path in ALSO_ELSEWHERE:

@@ -1,4 +1,4 @@
-"""Bytes as people read and write them."""
+"""Bytes as people read and write them, and words that several commands say."""
 
 from fakedev.model.errors import RangeError
 from fakedev.model.ranges import parse_number
@@ -16,6 +16,11 @@ def hex_dump(start: int, data: bytes) -> str:
         text = "".join(chr(byte) if 0x20 <= byte < 0x7F else "." for byte in row)
         lines.append(f"{start + at:08x}  {left:23}  {right:23}  |{text}|")
     return "\n".join(lines)
+
+
+def under_lockdown(level: str) -> str:
+    """What a verdict on a range leaves out: `/dev/mem` has to be open already."""
+    return f"lockdown={level}: open of /dev/mem is EPERM; the verdict is for one opened before"
 
 
 def parse_bytes(words: list[str]) -> bytes:

@@ -17,6 +17,7 @@ from fakedev.control.verbs_virtio_mem import VirtioMemVerbs
 from fakedev.devices.memory.poison import poison_of
 from fakedev.model.effects import EVENT_KINDS, Event
 from fakedev.model.errors import ControlError
+from fakedev.model.lockdown import lock_kernel_down, lockdown_text
 from fakedev.model.machine import Machine
 from fakedev.model.ranges import parse_number
 
@@ -68,7 +69,7 @@ class Verbs(NdVerbs, VirtioMemVerbs, PoisonVerbs, MemoryVerbs):
                 "strict_devmem": rules.strict_devmem,
                 "io_strict_devmem": rules.io_strict_devmem,
                 "cmdline": rules.cmdline,
-                "lockdown": rules.lockdown,
+                "lockdown": rules.lockdown_level,
                 "claim_policy": rules.claim_policy,
             },
             "high_memory": f"{machine.high_memory:#x}",
@@ -152,13 +153,23 @@ class Verbs(NdVerbs, VirtioMemVerbs, PoisonVerbs, MemoryVerbs):
         self.machine.reset()
         return {"event": self.machine.now}
 
+    def do_lockdown(self, arguments: Arguments) -> dict[str, Any]:
+        """The lockdown level, raised before if `level` says so."""
+        level = arguments.take("level", str, default=None)
+        arguments.finish()
+        if level is not None:
+            lock_kernel_down(self.machine, level, "the control socket", "fakedev ctl")
+        level = self.machine.rules.lockdown_level
+        return {"level": level, "text": lockdown_text(level), "event": self.machine.now}
+
     def do_explain(self, arguments: Arguments) -> dict[str, Any]:
         """The verdict on an operation on a range, or on the file `path`."""
         path = arguments.take("path", str, default=None)
         text = str(arguments.range()) if path is None else path
         operation = arguments.take("op", str, default="read")
         arguments.finish()
-        return verdict_json(explain(self.machine, operation, text))
+        verdict = verdict_json(explain(self.machine, operation, text))
+        return {**verdict, "lockdown": self.machine.rules.lockdown_level}
 
     def do_wait(self, arguments: Arguments, gone: Callable[[], bool]) -> dict[str, Any]:
         """The first event of a kind after `since` (default: from now on). ETIMEDOUT after `timeout`."""

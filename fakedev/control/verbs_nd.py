@@ -47,8 +47,9 @@ class NdVerbs(PciVerbs):
     def do_unplug_pmem(self, arguments: Arguments) -> dict[str, Any]:
         """The modules of a region are pulled out, without a word. Waits for pins."""
         name = arguments.take("region", str)
+        after = arguments.take("on_unplug", str, default=None)
         arguments.finish()
-        region = self._refusing(lambda: self._nd().unplug(name))
+        region = self._refusing(lambda: self._nd().unplug(name, on_unplug=after))
         return {**_region_json(self._nd(), region), "event": self.machine.now}
 
     def do_plug_pmem(self, arguments: Arguments) -> dict[str, Any]:
@@ -78,19 +79,20 @@ class NdVerbs(PciVerbs):
         """Load a driver: of persistent memory, or another."""
         bus: NdBus | None = self.machine.nd
         if bus is not None and bus.modprobe(name.replace("-", "_")):
-            nothing: dict[str, Any] = {"removed": [], "added": [], "unbound": {}, "bound": {}}
-            return {"driver": name, **nothing, "failed": [], "event": self.machine.now}
+            return self._loading(name)
         return super().modprobe(name)
 
     def rmmod(self, name: str) -> dict[str, Any]:
-        """Unload a driver; those of persistent memory and dax stay, and say what takes memory away."""
-        if self.machine.nd is not None and _stays(name.replace("-", "_")):
-            raise ControlError(
-                f"{name} is not unloaded here: `fakedev ctl unplug-pmem` pulls a region out, and "
-                "`unbind` in /sys/bus/dax/drivers takes a dax device away",
-                errno=errno.EBUSY,
-            )
+        """Unload a module of persistent memory or dax, or another driver. Waits for pins."""
+        bus: NdBus | None = self.machine.nd
+        if bus is not None and self._refusing(lambda: bus.rmmod(name.replace("-", "_"))):
+            return self._loading(name)
         return super().rmmod(name)
+
+    def _loading(self, name: str) -> dict[str, Any]:
+        """The answer for a module that has no functions of PCI."""
+        nothing: dict[str, Any] = {"removed": [], "added": [], "unbound": {}, "bound": {}}
+        return {"driver": name, **nothing, "failed": [], "event": self.machine.now}
 
     # -- what they share --------------------------------------------------------------------
 
@@ -117,24 +119,18 @@ class NdVerbs(PciVerbs):
             raise ControlError(f"{error} ({name})", errno=number) from None
 
 
-def _stays(module: str) -> bool:
-    """Whether a driver of persistent memory or dax cannot be unloaded."""
-    from fakedev.devices.nd.core import NVDIMM_MODULES  # noqa: PLC0415 - for machines that have it
-
-    return module in {*NVDIMM_MODULES, "kmem", "device_dax"}
-
-
 def _region_json(bus: "NdBus", region: "Region") -> dict[str, Any]:
     states = (
         (not region.present, "unplugged"),
         (region.burned, "burned"),
-        (region.known, "active"),
+        (region.enabled, "active"),
     )
+    names = [one for one in region.namespaces if region.enabled and one.span.size]
     return {
         "name": region.name,
         "range": str(region.span),
         "state": next((word for hit, word in states if hit), "idle"),
-        "namespaces": [_namespace_json(one) for one in region.namespaces if region.known],
+        "namespaces": [_namespace_json(one) for one in names],
         "waiting": [_pin_json(pin) for pin in bus.pins.on(region.span)],
     }
 

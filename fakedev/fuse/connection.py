@@ -6,14 +6,17 @@ import mmap
 import os
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from fakedev.fuse import wire
 from fakedev.fuse.coherence import Coherence
 from fakedev.fuse.deferred import Deferred
+from fakedev.fuse.exact import ExactFiles
 from fakedev.fuse.jobs import Jobs
 from fakedev.fuse.session import MAX_TRANSFER, Body, Options, Session
+from fakedev.fuse.waiting import Waiting
 from fakedev.model.ranges import Range
-from fakedev.views.node import Refused
+from fakedev.views.node import Refused, Waits
 from fakedev.views.tree import Tree
 
 WORKERS = 2
@@ -43,9 +46,11 @@ class Connection:
         self._coherence = coherence
         options = options or Options()
         self.session = Session(tree, coherence, options, self._notify, refused, verbs)
+        self.files = ExactFiles(self.session, tree.machine)  # what the exact layer asks
         self._left = WORKERS
         self._holds = 0  # writes of threads that are no workers of this mount
         self._gone = False
+        self._waiting: dict[int, Waiting] = {}
         self._lock = threading.Lock()
         self._turn = threading.Lock()
         self._closed = threading.Event()
@@ -90,19 +95,30 @@ class Connection:
                         continue
                     return None
                 if length == read_size:
-                    code, unique, pid, more, fh, offset, count, flags = unpack(buffer)
+                    code, unique, pid, more, fh, offset, count, flags, status = unpack(buffer)
                     if code == wire.READ and not more:
                         if count >= LONG_READ:
                             return unique, pid, fh, offset, count, flags
-                        read(unique, pid, fh, offset, count, flags)
+                        read(unique, pid, fh, offset, count, flags, status)
                         continue
                 if not length:
                     return None
                 self._serve(buffer[:length])
 
-    def _read(self, unique: int, pid: int, fh: int, offset: int, count: int, flags: int) -> None:
+    def _read(
+        self, unique: int, pid: int, fh: int, offset: int, count: int, flags: int, status: int = 0
+    ) -> None:
+        """`flags` are those of the request, `status` those of open(2) and fcntl(2)."""
         try:
             body = self.session.read(pid, fh, offset, count, flags)
+        except Waits as waits:
+            if status & os.O_NONBLOCK:
+                self._excuse(unique, waits)
+                return
+            again = partial(self.session.read, pid, fh, offset, count, flags)
+            waiting = self._waiting[unique] = Waiting(waits.until, again)
+            waiting.when_done(partial(self._answer_late, unique, waiting))
+            waiting.begin()
         except Exception as error:  # noqa: BLE001 - told apart there
             self._excuse(unique, error)
         else:
@@ -117,6 +133,8 @@ class Connection:
 
     def _finish(self) -> None:
         """On the notifier thread, which may still have had something to say to this mount."""
+        for waiting in list(self._waiting.values()):
+            waiting.interrupt()
         with self._lock:
             self._gone = True
             if not self._holds:
@@ -142,8 +160,7 @@ class Connection:
         except wire.WireError:
             return  # nobody to answer
         if request.opcode == wire.INTERRUPT:
-            # Nothing here waits for long: whatever is queued behind a recall is answered soon, and
-            # a page fault that were answered with EINTR would be a SIGBUS for its toucher.
+            self._interrupt(request.body)
             return
         try:
             body = self.session.handle(request)
@@ -152,6 +169,17 @@ class Connection:
         else:
             if request.opcode not in wire.NO_REPLY:
                 self._reply(request.unique, body)
+
+    def _interrupt(self, body: memoryview) -> None:
+        """The caller of a request got a signal: that matters to those that may wait for ever.
+
+        Whatever else is queued is answered soon, and a page fault that were answered with EINTR would be
+        a SIGBUS for its toucher.
+        """
+        if len(body) >= wire.INTERRUPT_IN.size:
+            waiting = self._waiting.get(wire.unpack(wire.INTERRUPT_IN, body)[0])
+            if waiting is not None:
+                waiting.interrupt()
 
     def _excuse(self, unique: int, error: Exception) -> None:
         """Reply with an errno, or later with what is not known yet."""
@@ -164,6 +192,7 @@ class Connection:
             self.session.tree.machine.record("error", f"request {unique}: {error!r}")
 
     def _answer_late(self, unique: int, deferred: Deferred) -> None:
+        self._waiting.pop(unique, None)
         if not self._hold():
             return  # the mount is gone
         try:

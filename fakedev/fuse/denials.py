@@ -7,7 +7,7 @@ from fakedev.model.verdict import Verdict
 from fakedev.views.node import Refused
 
 # Between two of them a refusal may be repeated without news.
-REPEATED = ("denied", "lost")
+REPEATED = ("denied", "exact", "lost")
 REVOKED = "the page was revoked from this mapping, which stays dead"
 
 

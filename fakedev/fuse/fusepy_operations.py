@@ -30,7 +30,6 @@ from fakedev.views.node import (
     Opener,
     Refused,
     Symlink,
-    check_access,
 )
 from fakedev.views.tree import Tree
 
@@ -123,7 +122,7 @@ class Operations:
     @_refusing
     def access(self, path: str, mask: int) -> int:
         """access(2) and chdir(2)."""
-        check_access(self._node(path).attr(), self._uid(), mask)
+        self._node(path).permit(Opener(0, self._uid(), 0), mask)
         return 0
 
     @_refusing
@@ -197,6 +196,9 @@ class Operations:
     def release(self, _path: str, fi: Any) -> int:
         """The last descriptor and the last mapping of an open are gone."""
         file = self._files.pop(fi.fh)
+        released = getattr(file.handle, "released", None)
+        if released is not None:
+            released()
         if file.alias is not None:
             self.coherence.released(file.alias)
         return 0

@@ -84,9 +84,17 @@ def look(
 def comm_of(pid: int) -> str:
     """The name of a process as `ps` shows it, on one line; `?` when it is gone."""
     try:
-        text = Path(f"/proc/{pid}/comm").read_text(errors="replace").removesuffix("\n")
+        file = os.open(b"/proc/%d/comm" % pid, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return "?"
+    try:
+        text = os.read(file, 256).decode(errors="replace").removesuffix("\n")
+    except OSError:
+        return "?"
+    finally:
+        os.close(file)
+    if text.isprintable():
+        return text
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 

@@ -11,14 +11,16 @@ from dataclasses import dataclass, field
 
 from fakedev.fuse import wire
 from fakedev.fuse.coherence import Coherence
+from fakedev.fuse.credentials import Callers
 from fakedev.fuse.inodes import Inode, Inodes, OpenFile
+from fakedev.fuse.intent import opens
 from fakedev.fuse.mappers import Mapped
 from fakedev.fuse.owners import Alias
 from fakedev.fuse.wire import Request
 from fakedev.model.ranges import Range
 from fakedev.views.devmem import DevMem
 from fakedev.views.live import LiveDirectory
-from fakedev.views.node import Directory, Node, Refused, Symlink, check_access
+from fakedev.views.node import Directory, Node, Opener, Refused, Symlink
 from fakedev.views.physical import PhysicalFile
 from fakedev.views.tree import Tree
 
@@ -33,6 +35,8 @@ class Options:
 
     `uid`, `gid`: the owner that files show. `root_uid`: the caller that counts as root in the
     machine, or None when nobody does. `cached`: do without mappable direct I/O. `readahead`: bytes.
+    `exact`: somebody answers for what the kernel does not ask us, so files may look like what they are.
+    `callers`: who they are, where that is more than a uid.
     """
 
     uid: int = 0
@@ -40,16 +44,22 @@ class Options:
     root_uid: int | None = 0
     cached: bool = False
     readahead: int = 128 << 10
+    exact: bool = False
+    callers: Callers | None = None
 
 
 @dataclass(slots=True)
 class Names:
-    """Inodes and open files of one mount, and what is asked about names."""
+    """Inodes and open files of one mount, and what is asked about names.
+
+    `again`: a thread of ours that opens a file for a thread that has it open, and that one.
+    """
 
     tree: Tree
     coherence: Coherence
     options: Options
     notify: Callable[[bytes], None]
+    again: tuple[int, int] | None = field(init=False, default=None)
     _inodes: Inodes = field(init=False)
     _files: dict[int, OpenFile] = field(init=False, default_factory=dict)
     _numbers: "itertools.count[int]" = field(init=False, default_factory=lambda: itertools.count(1))
@@ -58,6 +68,16 @@ class Names:
 
     def __post_init__(self) -> None:
         self._inodes = Inodes(self.tree.root)
+
+    @property
+    def owner(self) -> tuple[int, int, int]:
+        """The ids that files show, and the time in seconds that they do."""
+        return self.options.uid, self.options.gid, self._born
+
+    def numbered(self, ino: int) -> list[Inode]:
+        """Inodes with this number."""
+        with self._lock:
+            return self._inodes.numbered(ino)
 
     def _inode(self, request: Request) -> Inode:
         inode = self._inodes.get(request.nodeid)
@@ -77,9 +97,25 @@ class Names:
         node = directory.lookup(name)
         if node is None:
             return [wire.ENTRY_OUT.pack(0, 0, LIFETIME, LIFETIME, 0, 0, b"")]
+        if self._has_look(node):
+            if not opens(request.pid):
+                return [self._look(node)]
+            with self._lock:
+                self._inodes.keep_number(node)
+            return [self._entry(request.nodeid, name, node, 0)]
         return [self._entry(request.nodeid, name, node)]
 
-    def _entry(self, parent: int, name: str, node: Node) -> bytes:
+    def _has_look(self, node: Node) -> bool:
+        return self.options.exact and node.look() is not None
+
+    def _look(self, node: Node) -> bytes:
+        """What stat finds behind a name; the kernel asks again each time, because open finds something else."""
+        with self._lock:
+            inode = self._inodes.look_of(node)
+            inode.lookups += 1
+        return wire.ENTRY_OUT.pack(inode.nodeid, 0, 0, LIFETIME, 0, 0, self._attr(inode))
+
+    def _entry(self, parent: int, name: str, node: Node, lifetime: int = LIFETIME) -> bytes:
         with self._lock:
             inode = self._inodes.of(node)
             inode.lookups += 1
@@ -87,7 +123,7 @@ class Names:
                 inode.alias = self._alias(inode.nodeid, node, parent, os.fsencode(name))
                 inode.alias.file = Mapped(inode.ino, node.name, node.base, node.attr().size)
                 inode.alias.shared = node.shared
-        return wire.ENTRY_OUT.pack(inode.nodeid, 0, LIFETIME, LIFETIME, 0, 0, self._attr(inode))
+        return wire.ENTRY_OUT.pack(inode.nodeid, 0, lifetime, LIFETIME, 0, 0, self._attr(inode))
 
     def _alias(self, nodeid: int, node: PhysicalFile, parent: int, name: bytes) -> Alias:
         def invalidate(span: Range) -> None:
@@ -105,6 +141,8 @@ class Names:
 
     def _attr(self, inode: Inode) -> bytes:
         attr = inode.node.attr()
+        if inode.look:
+            attr = inode.node.look() or attr
         blocks = attr.size + 511 >> 9 if stat.S_ISREG(attr.mode) else 0
         born = self._born
         return wire.ATTR.pack(
@@ -132,7 +170,7 @@ class Names:
         return [wire.ATTR_OUT.pack(LIFETIME, 0, 0, self._attr(inode))]
 
     def _setattr(self, request: Request) -> Body:
-        """As for a sysfs file: permission bits can be set, by root; owner, times and size stay.
+        """Permission bits and owner can be set; times and size stay.
 
         A character device refuses a size (EINVAL), sysfs takes no notice of it.
         """
@@ -140,10 +178,12 @@ class Names:
         node = self._inode(request).node
         if fields[0] & wire.FATTR_SIZE and isinstance(node, DevMem):
             raise Refused(errno.EINVAL)
+        if fields[0] & (wire.FATTR_UID | wire.FATTR_GID) and self.options.callers is not None:
+            uid = fields[wire.SETATTR_UID] if fields[0] & wire.FATTR_UID else -1
+            gid = fields[wire.SETATTR_GID] if fields[0] & wire.FATTR_GID else -1
+            node.chown(self._caller(request), uid, gid)
         if fields[0] & wire.FATTR_MODE:
-            if self._uid(request) != 0:
-                raise Refused(errno.EPERM)
-            node.chmod(stat.S_IMODE(fields[wire.SETATTR_MODE]))
+            node.chmod(self._caller(request), stat.S_IMODE(fields[wire.SETATTR_MODE]))
         return self._getattr(request)
 
     def _readlink(self, request: Request) -> Body:
@@ -154,7 +194,7 @@ class Names:
 
     def _access(self, request: Request) -> Body:
         mask, _ = wire.unpack(wire.ACCESS_IN, request.body)
-        check_access(self._inode(request).node.attr(), self._uid(request), mask)
+        self._inode(request).node.permit(self._caller(request, real=True), mask)
         return []
 
     def _statfs(self, request: Request) -> Body:
@@ -181,11 +221,15 @@ class Names:
             if inode is not None:
                 yield wire.inval_entry(inode.nodeid, os.fsencode(name))
 
-    def _uid(self, request: Request) -> int:
-        """The caller's uid as the machine sees it."""
-        if request.uid == self.options.root_uid:
-            return 0
-        return request.uid or 65534
+    def _caller(self, request: Request, flags: int = 0, *, real: bool = False) -> Opener:
+        """Who asks, as the machine sees it; `real`: by its real ids."""
+        if self.again and request.pid == self.again[0]:
+            return Opener(self.again[1], 0, flags, again=True)
+        uid = 0 if request.uid == self.options.root_uid else request.uid or 65534
+        callers = self.options.callers
+        if callers is None:
+            return Opener(request.pid, uid, flags)
+        return callers.opener(request.pid, uid, flags, real=real)
 
     def _new_file(self, file: OpenFile, flags: int) -> Body:
         number = next(self._numbers)
@@ -218,7 +262,7 @@ class Names:
         number, offset, size, *_ = wire.unpack(wire.READ_IN, request.body)
         out = bytearray()
         for at, (name, node) in enumerate(self._listing(request, number, offset), offset + 1):
-            entry = wire.dirent(1, at, _dtype(node), os.fsencode(name))
+            entry = wire.dirent(1, at, self._dtype(node), os.fsencode(name))
             if len(out) + len(entry) > size:
                 break
             out += entry
@@ -229,17 +273,21 @@ class Names:
         directory = self._directory(request)
         out = bytearray()
         for at, (name, node) in enumerate(self._listing(request, number, offset), offset + 1):
-            entry = wire.dirent(1, at, _dtype(node), os.fsencode(name))
+            entry = wire.dirent(1, at, self._dtype(node), os.fsencode(name))
             if len(out) + wire.ENTRY_OUT.size + len(entry) > size:
                 break
             # What is gone since the listing began is listed; the kernel must not keep it as a name.
             if node is None or (offset and directory.lookup(name) is not node):
                 out += bytes(wire.ENTRY_OUT.size)
+            elif self._has_look(node):
+                out += self._look(node)
             else:
                 out += self._entry(request.nodeid, name, node)
             out += entry
         return [bytes(out)]
 
-
-def _dtype(node: Node | None) -> int:
-    return stat.S_IFMT(node.attr().mode if node else stat.S_IFDIR) >> 12
+    def _dtype(self, node: Node | None) -> int:
+        if node is None:
+            return stat.S_IFDIR >> 12
+        look = node.look() if self.options.exact else None
+        return stat.S_IFMT((look or node.attr()).mode) >> 12

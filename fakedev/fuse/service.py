@@ -9,11 +9,13 @@ from typing import NamedTuple
 
 from fakedev.fuse.coherence import Coherence
 from fakedev.fuse.connection import Connection
+from fakedev.fuse.credentials import Callers
 from fakedev.fuse.denials import Denials
 from fakedev.fuse.jobs import Jobs
+from fakedev.fuse.mappers import comm_of
 from fakedev.fuse.session import Options
 from fakedev.fuse.witness import Witness
-from fakedev.model.effects import Effect, NodesChanged
+from fakedev.model.effects import Effect, NodesChanged, Revoke
 from fakedev.model.machine import Machine
 from fakedev.views.tree import HostEntry, Tree, listing, live_directories
 
@@ -55,6 +57,7 @@ class Service:
             "fakedev-verbs", lambda error: machine.record("error", f"verb: {error!r}")
         )
         machine.subscribers.append(self._on_effect)
+        machine.comm_of = comm_of
         self._witness = Witness(machine, self.coherence.caching, self.coherence.open_files)
 
     def _failed(self, error: Exception) -> None:
@@ -64,6 +67,9 @@ class Service:
         if isinstance(effect, NodesChanged):
             for connection in self.connections:
                 connection.names_changed(effect.directory, effect.names)
+        elif isinstance(effect, Revoke) and effect.even_cows:  # `coherence` has unmapped the pages
+            for connection in self.connections:
+                connection.files.discard(effect.span)
 
     def tree_listing(self) -> dict[str, Listed]:
         """Return every path of the machine's tree; what comes and goes is covered by its directory."""
@@ -89,11 +95,22 @@ class Service:
             tree.shadow(path, entries, mode=mode)
         return tree
 
-    def attach(self, fuse_fd: int, *, as_root: bool, uid: int, gid: int) -> Connection:
-        """Serve a sandbox's mount. `uid`, `gid` are the only ids that exist inside."""
+    def attach(
+        self,
+        fuse_fd: int,
+        *,
+        as_root: bool,
+        uid: int,
+        gid: int,
+        namespace: str = "",
+        exact: bool = False,
+    ) -> Connection:
+        """Serve a sandbox's mount. `uid`, `gid` are the only ids that exist in its user `namespace`."""
         with self._lock:
             tree, self._prepared = self._prepared or self._merged(), None
-        return self._serve(fuse_fd, tree, Options(uid, gid, 0 if as_root else None))
+        callers = Callers(namespace) if namespace else None
+        options = Options(uid, gid, 0 if as_root else None, exact=exact, callers=callers)
+        return self._serve(fuse_fd, tree, options)
 
     def attach_plain(self, fuse_fd: int, *, as_root: bool = True) -> Connection:
         """Serve a plain mount, whose files belong to us; we count as root with `as_root`."""

@@ -1,10 +1,12 @@
 """One mount, without I/O: requests in, replies out. Policy lives in the views; errnos come from them."""
 
 import errno
+import select
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import cast
+from functools import partial
+from typing import Any, cast
 
 from fakedev.fuse import wire
 from fakedev.fuse.apart import apart
@@ -13,10 +15,12 @@ from fakedev.fuse.inodes import OpenFile
 from fakedev.fuse.jobs import Jobs
 from fakedev.fuse.mappers import comm_of
 from fakedev.fuse.names import Body, Names, Options
+from fakedev.fuse.pieces import after, read_in_pieces, write_in_pieces
+from fakedev.fuse.populate import Populating
 from fakedev.fuse.wire import Opcode, Request
 from fakedev.model.ranges import PAGE_SIZE, Range
 from fakedev.views.devmem import DevMem
-from fakedev.views.node import Buffers, Handle, Opener, Refused
+from fakedev.views.node import Buffers, Handle, Partly, Refused
 from fakedev.views.physical import PhysicalFile, PhysicalHandle
 
 MAX_TRANSFER = 1 << 20
@@ -26,6 +30,7 @@ NO_SUCH_OPERATION = (
     Opcode.RENAME2, Opcode.LINK,
 )  # fmt: skip
 LOCK_OWNER = wire.READ_LOCKOWNER
+ALWAYS_READY = select.POLLIN | select.POLLOUT | select.POLLRDNORM | select.POLLWRNORM
 WANTED = (
     wire.ASYNC_READ | wire.ATOMIC_O_TRUNC | wire.BIG_WRITES | wire.DO_READDIRPLUS
     | wire.PARALLEL_DIROPS | wire.MAX_PAGES | wire.CACHE_SYMLINKS | wire.EXPLICIT_INVAL_DATA
@@ -46,9 +51,11 @@ class Session(Names):
     direct: bool = False
     ready: threading.Event = field(default_factory=threading.Event)
     _operations: dict[int, Callable[[Request], Body]] = field(init=False)
+    _populating: Populating = field(init=False)
 
     def __post_init__(self) -> None:
         Names.__post_init__(self)
+        self._populating = Populating(self.coherence.submit, self.notify)
         self._operations = {
             Opcode.INIT: self._init,
             Opcode.LOOKUP: self._lookup,
@@ -70,6 +77,7 @@ class Session(Names):
             Opcode.ACCESS: self._access,
             Opcode.CREATE: _refuse(errno.EACCES),
             **dict.fromkeys(NO_SUCH_OPERATION, _refuse(errno.EPERM)),
+            Opcode.POLL: self._poll,
             Opcode.LSEEK: _refuse(errno.EINVAL),
             Opcode.IOCTL: _refuse(errno.ENOTTY),
             Opcode.FALLOCATE: _refuse(errno.ENODEV),
@@ -128,12 +136,13 @@ class Session(Names):
     def _open(self, request: Request) -> Body:
         flags, _ = wire.unpack(wire.OPEN_IN, request.body)
         inode = self._inode(request)
-        handle = inode.node.open(Opener(request.pid, self._uid(request), flags))
+        caller = self._caller(request, flags)
+        handle = inode.node.open(caller)
         device = cast("PhysicalHandle", handle) if isinstance(inode.node, PhysicalFile) else None
         file = OpenFile(inode, handle, device)
         if inode.alias is not None:
             self.coherence.opened(inode.alias)
-            inode.alias.openers[id(file)] = (request.pid, comm_of(request.pid))
+            inode.alias.openers[id(file)] = (caller.pid, comm_of(caller.pid))
         cached = inode.alias is not None and not self.direct
         # An open must not drop cached pages: others may have stored to them, or be about to.
         return self._new_file(file, wire.FOPEN_KEEP_CACHE if cached else wire.FOPEN_DIRECT_IO)
@@ -156,7 +165,34 @@ class Session(Names):
             return self.coherence.fault(alias, device, offset, size)
         except Refused as error:
             self.refused(pid, "read", _where(file, offset, size), error)
-            raise
+            return self._instead(pid, file, offset, size, flags, error)
+        except Deferred as late:
+            if not flags & LOCK_OWNER:
+                raise
+            raise after(late, partial(self._reread, pid, file, offset, size)) from None
+
+    def _instead(
+        self, pid: int, file: OpenFile, offset: int, size: int, flags: int, error: Refused
+    ) -> Buffers:
+        """What a READ gives that was refused; or the refusal."""
+        if isinstance(error, Partly):
+            raise self._reread(pid, file, offset, size, error) from None
+        zeros = None
+        if not flags & LOCK_OWNER:
+            zeros = self._populating.pass_over(pid, file.inode.nodeid, offset, size)
+        if zeros is None:
+            raise error
+        return zeros
+
+    def _reread(self, tid: int, file: OpenFile, offset: int, size: int, error: Partly) -> Deferred:
+        """A read(2) that was refused half way."""
+        read = partial(self.coherence.read, *file.physical)
+        return read_in_pieces(tid, offset, size, error, read)
+
+    def _rewrite(self, tid: int, file: OpenFile, offset: int, error: Partly) -> Deferred:
+        """A write(2) that was refused half way."""
+        write = partial(self.coherence.write, *file.physical)
+        return write_in_pieces(tid, offset, error, write)
 
     @staticmethod
     def _check_mappable(handle: Handle) -> None:
@@ -205,17 +241,24 @@ class Session(Names):
                 taken = self._plain_write(request.pid, handle, offset, data)
         except Refused as error:
             self.refused(request.pid, "write", _where(file, offset, size), error)
-            raise
+            if not (isinstance(error, Partly) and self.direct):
+                raise
+            late = self._rewrite(request.pid, file, offset, error)
         except Deferred as deferred:
-            raise deferred.mapped(lambda taken: [wire.WRITE_OUT.pack(taken, 0)]) from None
-        return [wire.WRITE_OUT.pack(taken, 0)]
+            late = deferred
+            if self.direct:
+                late = after(deferred, partial(self._rewrite, request.pid, file, offset))
+        else:
+            return [wire.WRITE_OUT.pack(taken, 0)]
+        raise late.mapped(lambda taken: [wire.WRITE_OUT.pack(taken, 0)])
 
     def _write_back(self, request: Request, offset: int, data: memoryview) -> Body:
         """Stores through a mapping. The kernel may pick any descriptor of the inode, even none."""
         node = self._inode(request).node
         if not isinstance(node, PhysicalFile):
             raise Refused(errno.EIO)
-        node.stored(offset, data)
+        for at, part in self._populating.kept(request.nodeid, offset, data):
+            node.stored(at, part)
         return [wire.WRITE_OUT.pack(len(data), 0)]
 
     def _fsync(self, request: Request) -> Body:
@@ -225,6 +268,16 @@ class Session(Names):
             raise Refused(errno.EINVAL)
         return []
 
+    def _poll(self, request: Request) -> Body:
+        """poll(2) and its like: most files are always ready (DEFAULT_POLLMASK)."""
+        number, key, flags, _ = wire.unpack(wire.POLL_IN, request.body)
+        handle = self._file(number).handle
+        poll = getattr(handle, "poll", None)
+        events = ALWAYS_READY if poll is None else poll()
+        if not events and flags & wire.POLL_SCHEDULE_NOTIFY:
+            cast("Any", handle).until.call(handle, lambda: self.notify(wire.poll_wakeup(key)))
+        return [wire.POLL_OUT.pack(events, 0)]
+
     def _release(self, request: Request) -> Body:
         number = wire.unpack(wire.RELEASE_IN, request.body)[0]
         file = self._files.pop(number, None)
@@ -233,7 +286,9 @@ class Session(Names):
         return []
 
     def _let_go(self, file: OpenFile) -> None:
-        alias = file.inode.alias
+        alias, released = file.inode.alias, getattr(file.handle, "released", None)
+        if released is not None:
+            released()
         if file.device is not None and alias is not None:
             alias.openers.pop(id(file), None)
             self.coherence.released(alias)

@@ -33,10 +33,12 @@ FOPEN_KEEP_CACHE = 1 << 1
 FOPEN_NONSEEKABLE = 1 << 2
 FOPEN_CACHE_DIR = 1 << 3
 
+POLL_SCHEDULE_NOTIFY = 1 << 0
 READ_LOCKOWNER = 1 << 1
 WRITE_CACHE = 1 << 0
 GETATTR_FH = 1 << 0
 FATTR_MODE = 1 << 0
+FATTR_UID, FATTR_GID = 1 << 1, 1 << 2
 FATTR_SIZE = 1 << 3
 
 
@@ -84,6 +86,7 @@ class Opcode(enum.IntEnum):
 class Notify(enum.IntEnum):
     """Notifications that the server sends (`enum fuse_notify_code`)."""
 
+    POLL = 1
     INVAL_INODE = 2
     INVAL_ENTRY = 3
     STORE = 4
@@ -140,13 +143,15 @@ SETATTR_IN = Layout(
     "valid:I padding:I fh:Q size:Q lock_owner:Q atime:Q mtime:Q ctime:Q atimensec:I mtimensec:I "
     "ctimensec:I mode:I unused4:I uid:I gid:I unused5:I",
 )
-SETATTR_MODE = list(SETATTR_IN.offsets).index("mode")
+SETATTR_MODE, SETATTR_UID, SETATTR_GID = (
+    list(SETATTR_IN.offsets).index(name) for name in ("mode", "uid", "gid")
+)
 OPEN_IN = Layout("fuse_open_in", "flags:I open_flags:I")
 OPEN_OUT = Layout("fuse_open_out", "fh:Q open_flags:I padding:I")
 READ_IN = Layout("fuse_read_in", "fh:Q offset:Q size:I read_flags:I lock_owner:Q flags:I padding:I")
 # What matters in a whole READ message, which is most of the traffic: opcode, unique, pid,
-# total_extlen, fh, offset, size, read_flags.
-READ_MESSAGE = struct.Struct("<4xIQ16xIH2xQQII16x")
+# total_extlen, fh, offset, size, read_flags, flags.
+READ_MESSAGE = struct.Struct("<4xIQ16xIH2xQQII8xI4x")
 WRITE_IN = Layout(
     "fuse_write_in", "fh:Q offset:Q size:I write_flags:I lock_owner:Q flags:I padding:I"
 )
@@ -157,6 +162,8 @@ FORGET_IN = Layout("fuse_forget_in", "nlookup:Q")
 FORGET_ONE = Layout("fuse_forget_one", "nodeid:Q nlookup:Q")
 BATCH_FORGET_IN = Layout("fuse_batch_forget_in", "count:I dummy:I")
 INTERRUPT_IN = Layout("fuse_interrupt_in", "unique:Q")
+POLL_IN = Layout("fuse_poll_in", "fh:Q kh:Q flags:I events:I")
+POLL_OUT = Layout("fuse_poll_out", "revents:I padding:I")
 KSTATFS = Layout(
     "fuse_kstatfs",
     "blocks:Q bfree:Q bavail:Q files:Q ffree:Q bsize:I namelen:I frsize:I padding:I spare:24s",
@@ -164,12 +171,14 @@ KSTATFS = Layout(
 DIRENT = Layout("fuse_dirent", "ino:Q off:Q namelen:I type:I")
 INVAL_INODE_OUT = Layout("fuse_notify_inval_inode_out", "ino:Q off:q len:q")
 INVAL_ENTRY_OUT = Layout("fuse_notify_inval_entry_out", "parent:Q namelen:I flags:I")
+POLL_WAKEUP_OUT = Layout("fuse_notify_poll_wakeup_out", "kh:Q")
 STORE_OUT = Layout("fuse_notify_store_out", "nodeid:Q offset:Q size:I padding:I")
 
 LAYOUTS = (
     IN_HEADER, OUT_HEADER, INIT_IN, INIT_OUT, ATTR, ENTRY_OUT, ATTR_OUT, GETATTR_IN, SETATTR_IN,
     OPEN_IN, OPEN_OUT, READ_IN, WRITE_IN, WRITE_OUT, RELEASE_IN, ACCESS_IN, FORGET_IN, FORGET_ONE,
-    BATCH_FORGET_IN, INTERRUPT_IN, KSTATFS, DIRENT, INVAL_INODE_OUT, INVAL_ENTRY_OUT, STORE_OUT,
+    BATCH_FORGET_IN, INTERRUPT_IN, POLL_IN, POLL_OUT, KSTATFS, DIRENT, INVAL_INODE_OUT, INVAL_ENTRY_OUT,
+    POLL_WAKEUP_OUT, STORE_OUT,
 )  # fmt: skip
 
 
@@ -218,6 +227,11 @@ def inval_entry(parent: int, name: bytes) -> bytes:
     return notification(
         Notify.INVAL_ENTRY, INVAL_ENTRY_OUT.pack(parent, len(name), 0) + name + b"\0"
     )
+
+
+def poll_wakeup(key: int) -> bytes:
+    """Let who polls a file ask again; `key` came with the request."""
+    return notification(Notify.POLL, POLL_WAKEUP_OUT.pack(key))
 
 
 def store(nodeid: int, offset: int, data: bytes) -> bytes:

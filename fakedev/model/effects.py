@@ -8,10 +8,14 @@ from fakedev.model.ranges import Range
 
 @dataclass(frozen=True, slots=True)
 class Revoke:
-    """Every mapping of these pages dies for good (`revoke_iomem`). Stores made before must land first."""
+    """Every mapping of these pages dies for good (`revoke_iomem`). Stores made before must land first.
+
+    `even_cows`: also what private mappings have copied, as in `unmap_mapping_range`.
+    """
 
     span: Range
     cause: str
+    even_cows: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,7 @@ EVENT_KINDS = (
     "claim", "revoke", "lost", "release", "denied", "poke", "reset", "error",
     "module", "probe", "bind", "unbind", "remove", "rescan", "unplug", "plug", "power", "link",
     "reset-function", "config", "hotplug", "virtio-mem", "online", "offline", "poison",
-    "mode", "pin", "unpin", "wait",
+    "mode", "pin", "unpin", "wait", "lockdown", "exact",
 )  # fmt: skip
 
 

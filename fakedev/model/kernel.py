@@ -111,6 +111,10 @@ class KernelRules:
         levels += [v for name, v in self.parameters if name == "lockdown" and v in LOCKDOWN_LEVELS]
         return max(levels, key=LOCKDOWN_LEVELS.index)
 
+    def locked_down(self, level: str) -> bool:
+        """Whether the level in force is this one or above it."""
+        return LOCKDOWN_LEVELS.index(self.lockdown_level) >= LOCKDOWN_LEVELS.index(level)
+
     @property
     def pat_enabled(self) -> bool:
         """x86 page attribute table; `nopat` turns it off."""
@@ -157,6 +161,11 @@ class KernelRules:
     def zaps_removed_files(self) -> bool:
         """Until 5.11 the mappings of a PCI file die when it is removed; since then they live on."""
         return self.release < (5, 12)
+
+    @property
+    def has_pci_llseek(self) -> bool:
+        """Memory `resourceN` have an llseek that knows the size of the BAR (`pci_llseek_resource`)."""
+        return self.release >= (6, 12)
 
     @property
     def has_reset_method(self) -> bool:

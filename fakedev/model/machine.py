@@ -23,6 +23,7 @@ from fakedev.model.effects import Reopened
 from fakedev.model.errors import ControlError
 from fakedev.model.flags import IORESOURCE_SYSTEM_RAM
 from fakedev.model.hotmemory import HotMemory
+from fakedev.model.lockdown import unlock
 from fakedev.model.poisoned import first_in, verdict_at
 from fakedev.model.policy import Policy
 from fakedev.model.ranges import PAGE_SIZE, Range, page_round
@@ -99,6 +100,12 @@ class Machine(HotMemory):
         stops = (start for start, _, a in self.policy.spans(address, size) if a in refused)
         return next(stops, address + size)
 
+    def moved(self, address: int, size: int) -> int:
+        """How many bytes `read_mem` and `write_mem` move before they refuse a request."""
+        stop = self._first_refused(address, size)
+        bad = self._failing(address, stop - address)
+        return (stop if bad is None else bad) - address
+
     def touch(self, address: int, size: int) -> Verdict:
         """The verdict on a page fault of a mapping: that on the mapping, and poison."""
         if self.poisoned and (bad := first_in(self.poisoned, address, size)) is not None:
@@ -126,12 +133,16 @@ class Machine(HotMemory):
         self, bar: Range, address: int, size: int, *, opened: int
     ) -> tuple[Verdict, list[memoryview]]:
         """A page fault of a mapping of a PCI BAR through `resourceN`."""
-        verdict = self.policy.mmap_bar(bar)
+        verdict = self.mapped_bar(bar, opened=opened)
         if self.poisoned and (bad := first_in(self.poisoned, address, size)) is not None:
             return verdict_at(self.poisoned, bad), []
         if verdict.allowed or self._survives(address, opened, pci=True):
             return verdict, self.memory.buffers(address, size)
         return verdict, []
+
+    def mapped_bar(self, bar: Range, *, opened: int) -> Verdict:
+        """The verdict on a mapping of a BAR, which lives on under lockdown if its file was open before."""
+        return self.policy.mmap_bar(bar, older=opened < self.locked_since)
 
     def _survives(self, address: int, opened: int, *, pci: bool = False) -> bool:
         """Kernels that do not revoke leave mappings alive that are older than the claim."""
@@ -178,6 +189,7 @@ class Machine(HotMemory):
             self.pci.reset()
         if self.poison is not None:
             self.poison.reset()
+        unlock(self)
         with self.lock:
             spans = [resource.span for resource in self._claims]
             for span in spans:

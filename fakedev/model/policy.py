@@ -95,6 +95,16 @@ class Policy:
             compiled=compiled,
         )
 
+    def under(self, rules: KernelRules) -> Self:
+        """Make the policy of rules that differ in their lockdown, which no page depends on."""
+        return type(self)(
+            self._tree,
+            rules,
+            high_memory=self.high_memory,
+            memblocks=self._blocks,
+            compiled=self._map,
+        )
+
     # -- single questions, by their kernel names ------------------------------------------------
 
     def devmem_is_allowed(self, address: int) -> Access:
@@ -229,11 +239,15 @@ class Policy:
             cells[0].mapped = verdict
         return verdict
 
-    def mmap_bar(self, bar: Range) -> Verdict:
-        """Judge a mapping through `resourceN` (`pci_mmap_resource`): the BAR's first page decides."""
+    def mmap_bar(self, bar: Range, *, older: bool = False) -> Verdict:
+        """Judge a mapping through `resourceN` (`pci_mmap_resource`): the BAR's first page decides.
+
+        `older`: it may have been made before the kernel was locked down.
+        """
         page = page_round(bar)
-        if self.rules.lockdown_level != "none":
-            rule = "pci_mmap_resource: security_locked_down(LOCKDOWN_PCI_ACCESS)"
+        if not older and self.rules.locked_down("integrity"):
+            level = self.rules.lockdown_level
+            rule = f"pci_mmap_resource: security_locked_down(LOCKDOWN_PCI_ACCESS), level {level}"
             return _refused(errno.EPERM, rule, page.start, page.end)
         exclusive = self.iomem_is_exclusive(bar.start)
         if exclusive is None:

@@ -83,6 +83,9 @@ class World:
         # Who maps pages of a range; and, while it is held, nobody begins to.
         self.holders: Callable[[Range], list[Mapper]] = lambda _: []
         self.gate: Callable[[Range], AbstractContextManager[Any]] = lambda _: nullcontext()
+        self.comm_of: Callable[[int], str] = lambda _: "?"  # the name of a process
+        self.boot_lockdown = rules.lockdown
+        self.locked_since = 0  # the event that raised lockdown from none
         self.asks = True  # with `deny-claim`: who makes a claim asks who maps it
         self._count = 0
         self._claims: list[Resource] = []
@@ -127,11 +130,14 @@ class World:
         else:
             self.revoke(span, cause)
 
-    def revoke(self, span: Range, cause: str) -> None:
-        """Let every mapping of a range die; who had one is logged soon after, as `lost`."""
+    def revoke(self, span: Range, cause: str, *, even_cows: bool = True) -> None:
+        """Let every mapping of a range die; who had one is logged soon after, as `lost`.
+
+        `even_cows`: with its private copies.
+        """
         with self._verbs:
             tell = self.witness(span)
-            self.publish(Revoke(span, cause))
+            self.publish(Revoke(span, cause, even_cows))
             self.record("revoke", f"mappings of {span} revoked: {cause}", span)
             if tell is not None:
                 tell(cause)

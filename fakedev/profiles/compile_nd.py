@@ -159,7 +159,7 @@ class _Compiler:
                 region.span.start, region.span.size, tuple(self._mappings(region, nvdimm, path)),
                 tuple(self._namespaces(region, number, path)), region.set_cookie, region.align,
                 region.persistence_domain, region.numa_node, region.target_node, region.read_only,
-                region.deep_flush, region.range_index, region.listed,
+                region.deep_flush, region.range_index, region.listed, region.on_unplug,
             )  # fmt: skip
 
     def _mappings(self, region: NdRegion, nvdimm: Nvdimm, path: Path) -> Iterator[MappingPlan]:

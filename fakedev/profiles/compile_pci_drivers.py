@@ -13,6 +13,7 @@ DRIVERS: Path = ("pci", "drivers")
 # They look at a device and leave it as it is.
 _PASSIVE = frozenset({"pci-stub", "vfio-pci"})
 _OVERRIDE_ONLY = frozenset({"vfio-pci"})
+_UIO = frozenset({"uio_pci_generic"})
 
 
 def drivers(given: dict[str, PciDriver], context: Context) -> tuple[DriverPlan, ...]:
@@ -39,6 +40,7 @@ def drivers(given: dict[str, PciDriver], context: Context) -> tuple[DriverPlan, 
                 entry.bus_master,
                 name in _OVERRIDE_ONLY if entry.override_only is None else entry.override_only,
                 entry.dma_mask_bits,
+                name in _UIO if entry.uio is None else entry.uio,
             )
         )
         if entry.builtin and not entry.loaded:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
@@ -15,6 +16,7 @@ from fakedev.profiles.fields import (
     RangeText,
     refuse,
 )
+from fakedev.profiles.nodes import kind
 
 NODE_SCHEMA = {"type": "integer", "minimum": -1}
 UUID = r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
@@ -30,9 +32,21 @@ def to_node(value: object) -> int:
     return int(text)
 
 
+def to_uuid(value: object) -> str | None:
+    """A UUID in lower case, as sysfs shows it."""
+    if value is None:
+        return None
+    text = str(value).lower()
+    if not re.fullmatch(UUID, text):
+        refuse(f"not a UUID: {kind(value)}; write 8-4-4-4-12 hexadecimal digits")
+    return text
+
+
 NodeId = Annotated[int, BeforeValidator(to_node), WithJsonSchema(NODE_SCHEMA)]
 Use = Literal["raw", "fsdax", "devdax", "kmem"]
-Identity = Annotated[str | None, WithJsonSchema({"type": "string", "pattern": UUID})]
+Identity = Annotated[
+    str | None, BeforeValidator(to_uuid), WithJsonSchema({"type": "string", "pattern": UUID})
+]
 
 
 class Dimm(Part):
@@ -109,6 +123,9 @@ class NdRegion(Part):
     deep_flush: bool = True
     range_index: Number = 1
     listed: bool = Field(True, description="false: only sysfs shows it, no memory is behind it")
+    on_unplug: Literal["sigbus", "all-ones", "poison"] = Field(
+        "sigbus", description="what mappings see after a surprise removal"
+    )
     namespaces: list[NdNamespace] = Field([])
 
 

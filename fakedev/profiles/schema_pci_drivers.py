@@ -39,3 +39,6 @@ class PciDriver(Part):
         None, description="it binds only where driver_override names it (not given: vfio-pci)"
     )
     dma_mask_bits: Number | None = Field(None, le=64, description="the DMA mask that it sets")
+    uio: bool | None = Field(
+        None, description="it registers /dev/uioN (not given: uio_pci_generic does)"
+    )

@@ -7,11 +7,14 @@ from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 from fakedev.sandbox import namespace, reaper, syscalls
+from fakedev.sandbox.exact import listener
 from fakedev.sandbox.namespace import Ids
 from fakedev.sandbox.plan import Plan
 
 # Packets to the launcher before the reaper takes over; fields are separated by NUL.
-MOUNTED = b"F"  # carries the descriptor of /dev/fuse
+MOUNTED = b"F"  # carries the descriptor of /dev/fuse; name of the user namespace
+ROOT = b"O"  # carries an O_PATH descriptor of the root of the tree, for the exact layer
+LISTENER = b"L"  # carries the listener of the tool's filter; sent by the tool
 READY = b"R"  # pid of the tool, name of the namespace, host entries that could not be shown
 FAILED = b"E"  # step, errno, message
 #: The packet that the launcher sends when it serves the mount.
@@ -25,7 +28,7 @@ class Order(NamedTuple):
 
     `launcher` is the pid of the process that forks, `launchers_end` its end of the socket,
     `default_signals` are those that the launcher ignores for its own reasons, `before_exec` is the
-    caller's own `preexec_fn`.
+    caller's own `preexec_fn`, `filter` the seccomp program of the exact layer.
     """
 
     plan: Plan
@@ -38,6 +41,7 @@ class Order(NamedTuple):
     foreground: bool = False
     default_signals: Collection[int] = ()
     before_exec: Callable[[], object] | None = None
+    filter: bytes | None = None
 
 
 class _Step:
@@ -64,6 +68,9 @@ def become_tool(order: Order) -> None:
         step.name = "preexec_fn"
         if order.before_exec is not None:
             order.before_exec()
+        step.name = "exact"
+        if order.filter is not None:
+            _install(order.filter, order.socket)
     except BaseException as error:
         _report_failure(order.socket, step.name, error)
         raise
@@ -75,14 +82,26 @@ def _build(order: Order, step: _Step) -> list[str]:
     descriptor = namespace.open_fuse()
     step.name = "fuse-mount"
     namespace.mount_fuse(descriptor, order.stage, order.ids)
-    socket.send_fds(order.socket, [MOUNTED], [descriptor])
     # Were it open in any process but the server, the mount would hang when the server dies.
-    os.close(descriptor)
+    name = os.readlink("/proc/self/ns/user")  # noqa: PTH115 - plain os calls after a fork
+    _send(order.socket, MOUNTED + name.encode(), descriptor)
     step.name = "server"
     if order.socket.recv(8) != GO:
         raise ConnectionResetError("the server did not start")
+    if order.filter is not None:
+        _send(order.socket, ROOT, namespace.open_root(order.stage))
     step.name = "plan"
     return namespace.apply(order.plan, order.stage)
+
+
+def _install(program: bytes, channel: socket.socket) -> None:
+    """Filter this process. Nothing of ours comes after it but exec."""
+    _send(channel, LISTENER, listener.install(program))
+
+
+def _send(channel: socket.socket, kind: bytes, descriptor: int) -> None:
+    socket.send_fds(channel, [kind], [descriptor])
+    os.close(descriptor)
 
 
 def _split(order: Order, skipped: list[str]) -> None:

@@ -1,6 +1,5 @@
 """Which layers this host allows, why not the others, and which command would enable them."""
 
-import errno
 import json
 import os
 import platform
@@ -15,6 +14,7 @@ from typing import Any
 from fakedev.model.errors import HostError
 from fakedev.sandbox import probes, syscalls
 from fakedev.sandbox.refusals import (
+    explain_exact,
     explain_fuse_mount,
     explain_fuse_open,
     explain_namespace,
@@ -23,6 +23,10 @@ from fakedev.sandbox.refusals import (
 from fakedev.sandbox.runtime import private_directory, runtime_directory
 
 _NOT_USED = "this version of fakedev does not use it yet"
+_WITHOUT_EXACT = (
+    "without it mmap of a refused range succeeds and its first touch is SIGBUS, "
+    "and /dev/mem is a regular file"
+)
 _EXPLAIN = {
     "namespace": explain_namespace,
     "fuse-open": explain_fuse_open,
@@ -123,15 +127,11 @@ def _refused(name: str, outcome: probes.Outcome) -> Layer:
 def _exact() -> Layer:
     tried = probes.attempt(probes.exact_layer)
     if tried.ok:
-        return Layer("exact", ok=True, reason=f"seccomp user notification works; {_NOT_USED}")
-    reason = f"seccomp user notification is refused: {tried.detail}"
-    remedy = "use Linux 5.0 or later with CONFIG_SECCOMP_FILTER=y"
-    if tried.errno == errno.EBUSY:
-        reason = "a seccomp listener watches this process already, and there can be only one"
-        remedy = "start fakedev outside of the program that installed it"
-    elif tried.errno in (errno.EPERM, errno.EACCES) and is_filtered():
-        remedy = "start the container with: docker run --security-opt seccomp=unconfined"
-    return Layer("exact", ok=False, reason=f"{reason}; {_NOT_USED}", remedy=remedy)
+        return Layer("exact", ok=True, reason="seccomp user notification works")
+    refusal = explain_exact(tried.errno, tried.detail)
+    return Layer(
+        "exact", ok=False, reason=f"{refusal.reason}; {_WITHOUT_EXACT}", remedy=refusal.remedy
+    )
 
 
 def _trap() -> Layer:

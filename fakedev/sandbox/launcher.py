@@ -8,7 +8,10 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from fakedev.model.errors import HostError
 from fakedev.sandbox import child, process
+from fakedev.sandbox.exact.listener import filter_program
+from fakedev.sandbox.exact.support import exact_refusal
 from fakedev.sandbox.foreground import Foreground
 from fakedev.sandbox.host import HostView
 from fakedev.sandbox.namespace import inside_ids
@@ -23,24 +26,31 @@ class Sandbox:
 
     `machine` is a Machine, or a Service that serves one. `as_root`: the tool sees itself as uid 0,
     else as the caller. `control` is the path of the machine's control socket: the tool finds it in
-    FAKEDEV_CONTROL, and it is unlinked if this process is killed. `runtime` is a private directory
-    for stages. `opaque` are directories whose virtual content replaces the host's as a whole, more
-    than those that the service says so of.
+    FAKEDEV_CONTROL, and it is unlinked if this process is killed. `exact`: answer system calls that
+    a file system is not asked about (errnos of mmap, character devices); None: where the host can,
+    and `without_exact` says why not. `runtime` is a private directory for stages. `opaque` are
+    directories whose virtual content replaces the host's as a whole, more than those that the
+    service says so of.
     """
 
-    __slots__ = ("_control", "_opaque", "_runtime", "as_root", "service")
+    __slots__ = ("_control", "_opaque", "_runtime", "as_root", "filter", "service", "without_exact")
 
     def __init__(
         self,
         machine: Any,
         *,
         as_root: bool = True,
+        exact: bool | None = None,
         control: str | os.PathLike[str] | None = None,
         runtime: Path | None = None,
         opaque: Collection[str] = OPAQUE,
     ) -> None:
         self.service: Service = _service_of(machine)
         self.as_root = as_root
+        self.without_exact = "without the exact layer" if exact is False else exact_refusal()
+        if exact and self.without_exact:
+            raise HostError(f"the exact layer does not work here: {self.without_exact}")
+        self.filter = None if self.without_exact else filter_program(users=as_root)
         self._control = None if control is None else os.fspath(control)
         self._runtime = runtime
         self._opaque = frozenset(opaque)
@@ -149,6 +159,7 @@ class Sandbox:
             foreground=foreground,
             default_signals=tuple(default_signals),
             before_exec=options.pop("preexec_fn", None),
+            filter=self.filter,
         )
         options["env"] = self._environment(options.get("env"))
         return SandboxProcess(args, Launch(self.service, order, here), **options)

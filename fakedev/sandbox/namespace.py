@@ -83,6 +83,14 @@ def mount_fuse(descriptor: int, stage: str, ids: Ids) -> None:
     )
 
 
+def open_root(stage: str) -> int:
+    """An O_PATH descriptor of the root of the tree that is mounted on `stage`.
+
+    What is opened through it is called by its absolute path in /proc, as inside the sandbox.
+    """
+    return os.open(stage, _PATH_FLAGS)
+
+
 def apply(plan: Plan, stage: str) -> list[str]:
     """Carry out `plan` with the tree that is mounted on `stage`, then take the stage away.
 

@@ -19,19 +19,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 from fakedev.sandbox import namespace, syscalls
+from fakedev.sandbox.exact import listener
 
 _T = TypeVar("_T")
 
 _libc: Any = ctypes.CDLL(None, use_errno=True)
 _libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
 _libc.ptrace.restype = ctypes.c_long
-_libc.syscall.restype = ctypes.c_long
-
-_SYS_SECCOMP = {"x86_64": 317, "aarch64": 277, "riscv64": 277, "ppc64le": 358, "s390x": 348}
-_SECCOMP_SET_MODE_FILTER = 1
-_SECCOMP_FILTER_FLAG_NEW_LISTENER = 1 << 3
-_SECCOMP_RET_ALLOW = 0x7FFF_0000
-_BPF_RET_K = 0x06
 
 _PTRACE_SEIZE = 0x4206
 
@@ -139,18 +133,12 @@ def plain_mount(helper: str, directory: str) -> str:
 
 
 def exact_layer() -> str:
-    """Install a seccomp filter that lets everything pass, with a listener."""
-    number = _SYS_SECCOMP.get(platform.machine())
-    if number is None:
-        raise ProbeError("arch", 0, f"no system call number known for {platform.machine()}")
+    """Filter this process, with a listener."""
+    program = listener.filter_program()
+    if program is None:
+        raise ProbeError("arch", 0, f"no table of system calls for {platform.machine()}")
     syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
-    allow = ctypes.create_string_buffer(struct.pack("=HBBI", _BPF_RET_K, 0, 0, _SECCOMP_RET_ALLOW))
-    program = ctypes.create_string_buffer(struct.pack("@HP", 1, ctypes.addressof(allow)))
-    arguments = (_SECCOMP_SET_MODE_FILTER, _SECCOMP_FILTER_FLAG_NEW_LISTENER)
-    words = [ctypes.c_long(word) for word in (number, *arguments)]
-    if _libc.syscall(*words, ctypes.c_void_p(ctypes.addressof(program))) < 0:
-        failed = ctypes.get_errno()
-        raise ProbeError("seccomp", failed, os.strerror(failed))
+    _step("seccomp", lambda: listener.install(program))
     return ""
 
 

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import warnings
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 
 from fakedev.model.errors import HostError
 from fakedev.sandbox import child, reaper, refusals
+from fakedev.sandbox.exact.supervisor import Supervisor
 from fakedev.sandbox.protocols import Connection, Service
 
 _HANDSHAKE_TIMEOUT = 30.0
@@ -33,6 +35,8 @@ class Handshake:
         self._order = order
         self._thread = threading.Thread(target=self._run, name="fakedev-handshake", daemon=True)
         self.connection: Connection | None = None
+        self.supervisor: Supervisor | None = None
+        self._root = -1
         self.tool_pid = 0
         self.namespace = ""
         self.skipped: tuple[str, ...] = ()
@@ -53,6 +57,11 @@ class Handshake:
     def abandon(self) -> None:
         """Wait for the end, which is near because the child is gone, and stop serving."""
         self._thread.join()
+        if self._root >= 0:  # it holds the mount
+            os.close(self._root)
+        if self.supervisor is not None:
+            self.supervisor.close()
+            self.supervisor = None
         if self.connection is not None:
             self.connection.close()
             self.connection = None
@@ -68,7 +77,9 @@ class Handshake:
         except BaseException as error:  # noqa: BLE001 - raised again by finish()
             self.failure = error
         if self.failure is not None:
-            # The child may still wait for its permission to go on.
+            # The child may still wait for its permission to go on; a reaper would wait for our death.
+            with contextlib.suppress(OSError):
+                self._channel.send(reaper.DESTROY)
             self._channel.shutdown(socket.SHUT_RDWR)
 
     def _step(self) -> bool:
@@ -78,20 +89,57 @@ class Handshake:
         )
         kind, body = data[:1], data[1:]
         if kind == child.MOUNTED:
-            ids = self._order.ids
-            self.connection = self._service.attach(
-                descriptors[0], as_root=ids.uid == 0, uid=ids.uid, gid=ids.gid
-            )
-            self._channel.send(child.GO)
-            return True
-        if kind == child.READY:
+            self._serve(descriptors[0], body.decode())
+        elif kind == child.ROOT:
+            self._root = descriptors[0]
+        elif kind == child.LISTENER:
+            self._supervise(descriptors[0])
+        elif kind == child.READY:
             pid, self.namespace, *skipped = body.decode().split("\0")
             self.tool_pid, self.skipped = int(pid), tuple(skipped)
         elif kind == child.FAILED:
-            step, number, text = body.decode().split("\0", 2)
+            self._fail(*body.decode().split("\0", 2))
+            return False
+        else:
+            return False
+        waits_for_listener = self._order.filter is not None and self.supervisor is None
+        return not self.tool_pid or waits_for_listener
+
+    def _fail(self, step: str, number: str, text: str) -> None:
+        if step != "preexec_fn":  # the caller's own: Popen raises what it always raises
             self.failure = refusals.explain(step, int(number), text)
             self.failure.__cause__ = OSError(int(number), text)
-        return False
+
+    def _serve(self, descriptor: int, namespace: str) -> None:
+        ids = self._order.ids
+        self.connection = self._service.attach(
+            descriptor,
+            as_root=ids.uid == 0,
+            uid=ids.uid,
+            gid=ids.gid,
+            namespace=namespace,
+            exact=self._order.filter is not None,
+        )
+        self._channel.send(child.GO)
+
+    def _lost(self) -> None:
+        print("fakedev: the exact layer failed; the tool was ended", file=sys.stderr)  # noqa: T201
+        with contextlib.suppress(OSError):
+            self._channel.send(reaper.DESTROY)
+
+    def _supervise(self, listener: int) -> None:
+        """Start to answer; the reaper holds the listener too, in case that we are killed."""
+        if self.connection is None:
+            os.close(listener)
+            raise HostError("the sandbox filtered its calls before it was served")
+        try:
+            socket.send_fds(self._channel, [reaper.LISTENER], [listener])
+            self.supervisor = Supervisor(listener, self._root, self.connection.files, self._lost)
+        except BaseException:
+            os.close(listener)
+            raise
+        self._root = -1
+        self.supervisor.start()
 
 
 class Launch(NamedTuple):
@@ -112,6 +160,7 @@ class SandboxProcess(subprocess.Popen[Any]):
     def __init__(self, args: Any, launch: Launch, **options: Any) -> None:
         self._channel = launch.channel
         self._connection: Connection | None = None
+        self._supervisor: Supervisor | None = None
         self._send_lock = threading.Lock()
         handshake = Handshake(launch.channel, launch.service, launch.order)
         handshake.start()
@@ -124,6 +173,7 @@ class SandboxProcess(subprocess.Popen[Any]):
             self._abandon(handshake)
             raise
         self._connection = handshake.connection
+        self._supervisor = handshake.supervisor
         self.tool_pid = handshake.tool_pid
         self.skipped = handshake.skipped
         self._namespace = handshake.namespace
@@ -215,7 +265,10 @@ class SandboxProcess(subprocess.Popen[Any]):
 
     def _release(self) -> None:
         connection, self._connection = self._connection, None
+        supervisor, self._supervisor = self._supervisor, None
         self._channel.close()
+        if supervisor is not None:
+            supervisor.close()  # it holds the mount
         if connection is not None:
             # The kernel ends the connection when the last process of the namespace is gone; that
             # takes long only if the reaper was killed and could not end the tool's children.

@@ -1,9 +1,15 @@
 """What the sandbox needs of the tree it shows and of the server behind it, and nothing more."""
 
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from enum import StrEnum
 from typing import NamedTuple, Protocol
+
+from fakedev.fuse.credentials import Callers
+from fakedev.model.ranges import Range
+from fakedev.views.calls import Answer
+from fakedev.views.node import Node
 
 
 class Kind(StrEnum):
@@ -64,8 +70,81 @@ class Entry(Protocol):
         ...
 
 
+class Shown(NamedTuple):
+    """What stat shows of a file, with the ids that exist inside; `time` in seconds."""
+
+    ino: int
+    mode: int
+    nlink: int
+    uid: int
+    gid: int
+    rdev: int
+    size: int
+    time: int
+
+
+class ExactFile(Protocol):
+    """A file of the tree as the exact layer sees it."""
+
+    @property
+    def ino(self) -> int:
+        """Its number in the mount."""
+        ...
+
+    @property
+    def node(self) -> Node:
+        """What answers for it."""
+        ...
+
+    @property
+    def stale(self) -> bool:
+        """Whether descriptors of it may belong to an inode that lost pages."""
+        ...
+
+    def look(self) -> Shown | None:
+        """What stat shows where that is not what the kernel has in its inode."""
+        ...
+
+
+class ExactFiles(Protocol):
+    """The files of one mount, found without the kernel, and the trace of what was answered."""
+
+    #: Called, on the thread of the verb, when private copies of a physical range are to go.
+    discard: Callable[[Range], None]
+
+    @property
+    def callers(self) -> Callers:
+        """Who the callers are."""
+        ...
+
+    def file(self, ino: int) -> ExactFile | None:
+        """The file with this inode number."""
+        ...
+
+    def again(self, tid: int) -> AbstractContextManager[None]:
+        """What this thread opens meanwhile, it opens for thread `tid`, which has it open already."""
+        ...
+
+    def answered(self, tid: int, call: str, answer: Answer) -> None:
+        """Record an answer and its rule."""
+        ...
+
+    def spared(self, pid: int, span: Range, why: str) -> None:
+        """Record that a process keeps private copies of a claimed range."""
+        ...
+
+    def failed(self, error: Exception) -> None:
+        """Record a fault of the exact layer; the call went on as if nobody had looked."""
+        ...
+
+
 class Connection(Protocol):
     """One FUSE mount that is being served."""
+
+    @property
+    def files(self) -> ExactFiles:
+        """What the exact layer asks."""
+        ...
 
     def close(self) -> None:
         """Stop serving; returns when the threads have ended."""
@@ -97,10 +176,22 @@ class Service(Protocol):
         """Make ready what the next `attach` needs: called before the fork, where time is cheaper."""
         ...
 
-    def attach(self, fuse_fd: int, *, as_root: bool, uid: int, gid: int) -> Connection:
+    def attach(
+        self,
+        fuse_fd: int,
+        *,
+        as_root: bool,
+        uid: int,
+        gid: int,
+        namespace: str = "",
+        exact: bool = False,
+    ) -> Connection:
         """Take over `fuse_fd` and start threads that serve it; returns at once.
 
+        `exact`: a supervisor answers for the files of this mount, which show what they stand for.
+
         `uid` and `gid` are the only ids that exist inside the mount's user namespace: every
-        attribute must carry them, or the kernel refuses writes (EACCES).
+        attribute must carry them, or the kernel refuses writes (EACCES). `namespace` is the name of
+        that, for what depends on capabilities.
         """
         ...

@@ -25,12 +25,14 @@ ENDED = b"X"  # + int: raw wait status of the tool; the reaper ends now
 SIGNAL = b"s"  # + int: send this to the tool
 CONTINUE = b"c"  # continue the tool if it is stopped
 DESTROY = b"k"  # kill everything at once
+LISTENER = b"l"  # carries the listener of the tool's filter: hold it as long as the tool lives
 
 NUMBER = struct.Struct("=ci")
 
 #: How long descendants that outlive the tool get between SIGTERM and SIGKILL, in seconds.
 GRACE = 0.25
 _GIVE_UP = 5.0
+_SOON = 0.5
 #: Sent by the kernel when the launcher dies; a signal that nobody else uses.
 _PARENT_DIED = signal.SIGPWR
 #: Sent on to the tool whoever sent them; INT and QUIT only from the launcher, because the terminal
@@ -97,6 +99,7 @@ class _Reaper:
         self._status: int | None = None
         self._stopped = False
         self._ordered = False
+        self._held: list[int] = []
         self._launcher_stops = 0  # reported, and not yet over
         self._group = os.getpgrp()
         # Out of the tool's group: a `kill -9` of the whole group leaves somebody to clean up.
@@ -153,8 +156,13 @@ class _Reaper:
 
     def _destroy(self) -> NoReturn:
         """End everything at once, because nobody is left to serve it or it was asked for."""
+        if not self._ordered and self._orphaned(_SOON):
+            _tell(
+                self._tool,
+                b"fakedev: the process that serves the machine died; the tool was ended\n",
+            )
         kill_descendants()
-        if self._orphaned():
+        if self._orphaned(_GIVE_UP):
             self._unlink()
         self._report(ENDED, signal.SIGKILL)
         _end_like(signal.SIGKILL)
@@ -164,9 +172,9 @@ class _Reaper:
             with contextlib.suppress(OSError):
                 os.unlink(self._orders.unlink)  # noqa: PTH108 - plain os calls after a fork
 
-    def _orphaned(self) -> bool:
+    def _orphaned(self, patience: float) -> bool:
         """Whether the launcher is dead; its socket closes a moment before it counts as dead."""
-        deadline = time.monotonic() + _GIVE_UP
+        deadline = time.monotonic() + patience
         while not (died := self._launcher_died()) and not self._ordered:
             if time.monotonic() > deadline:
                 return False
@@ -175,7 +183,10 @@ class _Reaper:
 
     def _on_order(self) -> None:
         try:
-            message = self._orders.socket.recv(64)
+            # Nobody else answers when the launcher is killed: while a listener is open somewhere, calls
+            # wait until their caller is killed too. Without one every call would fail with ENOSYS.
+            message, held, _, _ = socket.recv_fds(self._orders.socket, 64, 1)
+            self._held += held
         except OSError:
             message = b""
         if not message or message[:1] == DESTROY:
@@ -235,6 +246,15 @@ class _Reaper:
     def _report(self, kind: bytes, value: int) -> None:
         with contextlib.suppress(OSError):
             self._orders.socket.send(NUMBER.pack(kind, value), socket.MSG_DONTWAIT)
+
+
+def _tell(pid: int, text: bytes) -> None:
+    """Write to the standard error of a process, if that can be done at once."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    with contextlib.suppress(OSError):
+        descriptor = os.open(f"/proc/{pid}/fd/2", flags)
+        os.write(descriptor, text)
+        os.close(descriptor)
 
 
 def descendants(pid: int) -> list[int]:

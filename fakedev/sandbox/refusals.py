@@ -49,6 +49,8 @@ def explain(step: str, number: int, detail: str) -> HostError:
     }
     if step in reasons:
         return reasons[step](number).error(detail)
+    if step == "exact":
+        return explain_exact(number, detail).error("fakedev run --no-exact does without")
     return HostError(f"the sandbox failed at step {step!r}: {detail}")
 
 
@@ -124,3 +126,18 @@ def explain_fuse_mount(number: int) -> Refusal:
             "use a newer kernel, or look for the denial in: sudo dmesg",
         )
     return Refusal(f"FUSE cannot be mounted: {os.strerror(number)}", "look into: sudo dmesg")
+
+
+def explain_exact(number: int, detail: str) -> Refusal:
+    """Say why a seccomp filter with a listener could not be installed."""
+    if number == _errno.EBUSY:
+        return Refusal(
+            "a seccomp listener watches this process already, and there can be only one",
+            "start fakedev outside of the program that installed it",
+        )
+    reason = f"seccomp user notification is refused: {detail}"
+    if number in (_errno.EPERM, _errno.EACCES) and is_filtered():
+        return Refusal(
+            reason, "start the container with: docker run --security-opt seccomp=unconfined"
+        )
+    return Refusal(reason, "use Linux 5.0 or later with CONFIG_SECCOMP_FILTER=y")

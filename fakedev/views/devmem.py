@@ -4,13 +4,18 @@ import errno
 import os
 import stat
 
+from fakedev.model.lockdown import LOCKDOWN_DEV_MEM
 from fakedev.model.machine import Machine
 from fakedev.model.ranges import PAGE_MASK, Range
 from fakedev.model.verdict import Verdict
-from fakedev.views.node import Attr, Buffers, Opener, Refused, access_mask, check_access
+from fakedev.views.calls import Answer, MapCall
+from fakedev.views.kinds import MEMORY_DEVICE, mapped_size
+from fakedev.views.lockdown import check_lockdown
+from fakedev.views.node import CAP_SYS_RAWIO, Attr, Buffers, Opener, Partly, Refused
 from fakedev.views.physical import PhysicalFile
 
-MODE = 0o640
+MODE = 0o640  # udev's, with the group; devtmpfs alone makes it 0600
+KMEM = 15  # of Debian; stat cannot show it
 O_DIRECT = getattr(os, "O_DIRECT", 0)
 
 
@@ -18,21 +23,43 @@ class DevMem(PhysicalFile):
     """A file that shows physical memory from address `base` (0 for `/dev/mem`)."""
 
     __slots__ = ()
+    kind = MEMORY_DEVICE
 
     def __init__(self, machine: Machine, *, base: int = 0) -> None:
         super().__init__(machine, "/dev/mem", mode=MODE, base=base)
+        self._owner = 0, KMEM
 
     def attr(self) -> Attr:
         return Attr(stat.S_IFREG | self.mode, self.machine.top - self.base)
 
+    def look(self) -> Attr:
+        """The character device 1:1."""
+        return Attr(stat.S_IFCHR | self.mode, rdev=os.makedev(1, 1))
+
+    def driver_mmap(self, call: MapCall) -> Answer | None:
+        """`mmap_mem`."""
+        span = Range(self.base + call.offset, mapped_size(call))
+        verdict = self.machine.policy.mmap(*span)
+        return None if verdict.allowed else Answer(-verdict.errno, verdict.rule, span)
+
+    def empty(self, offset: int) -> Answer | None:
+        """`read_mem` and `write_mem` test the range of a request, not whether there is any."""
+        verdict = self.machine.policy.read(self.base + offset, 0)
+        return None if verdict.allowed else Answer(-verdict.errno, verdict.rule)
+
     def open(self, opener: Opener) -> "DevMemHandle":
         """EACCES by mode, EPERM without CAP_SYS_RAWIO or under lockdown, EINVAL for O_DIRECT."""
-        check_access(self.attr(), opener.uid, access_mask(opener.flags))
-        if not opener.privileged or self.machine.rules.lockdown_level != "none":
+        if not opener.again:
+            self._open_port(opener)
+        return DevMemHandle(self, self.machine.now)
+
+    def _open_port(self, opener: Opener) -> None:
+        self.permit(opener)
+        if not opener.capable(CAP_SYS_RAWIO):
             raise Refused(errno.EPERM)
+        check_lockdown(self.machine, LOCKDOWN_DEV_MEM, opener.pid)
         if opener.flags & O_DIRECT:
             raise Refused(errno.EINVAL)
-        return DevMemHandle(self, self.machine.now)
 
 
 class DevMemHandle:
@@ -49,15 +76,23 @@ class DevMemHandle:
         """`read_mem`: all of it, or Refused with EFAULT or EPERM."""
         verdict, data = self._machine.read(self._base + offset, size)
         if not verdict.allowed:
-            raise Refused(verdict.errno, verdict)
+            raise self._refusal(verdict, offset, size)
         return data
 
     def write(self, offset: int, data: memoryview) -> int:
         """`write_mem`: the bytes taken, or Refused (pages before the refused one are written)."""
         verdict, taken = self._machine.write(self._base + offset, data)
         if not verdict.allowed and not taken:
-            raise Refused(verdict.errno, verdict)
+            raise self._refusal(verdict, offset, len(data), data)
         return taken
+
+    def _refusal(
+        self, verdict: Verdict, offset: int, size: int, data: memoryview | bytes = b""
+    ) -> Refused:
+        address = self._base + offset
+        if not self._machine.read(address, 1)[0].allowed:
+            return Refused(verdict.errno, verdict)
+        return Partly(verdict.errno, verdict, self._machine.moved(address, size), data)
 
     def fault(self, offset: int, size: int) -> Buffers:
         """Pages for a mapping, or Refused: the toucher gets SIGBUS."""

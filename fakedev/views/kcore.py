@@ -13,10 +13,14 @@ from typing import TYPE_CHECKING
 
 from fakedev.devices.memory.kcore import Image, Segment, fixed_segments, notes, ram_segments
 from fakedev.model.chunk import zeros
+from fakedev.model.lockdown import LOCKDOWN_KCORE
 from fakedev.model.machine import Machine
 from fakedev.model.poisoned import Table, united, within, without
 from fakedev.model.ranges import Range
+from fakedev.views.kinds import SEQ_FILE, generic_file_llseek
+from fakedev.views.lockdown import check_lockdown
 from fakedev.views.node import (
+    CAP_SYS_RAWIO,
     Attr,
     Buffers,
     Handle,
@@ -56,8 +60,10 @@ class Kcore(Node):
     """The file, and the kernel's list of what is in it."""
 
     __slots__ = ("_changes", "_code", "_image", "_ram", "machine")
+    kind = SEQ_FILE._replace(seek=generic_file_llseek)
 
     def __init__(self, machine: Machine) -> None:
+        self.mode = MODE
         self.machine = machine
         self._changes = machine.blocks.changes
         self._ram: list[Range] = machine.blocks.ram_ranges()
@@ -82,13 +88,15 @@ class Kcore(Node):
         return Image([*fixed, *ram_segments(self._ram)], text)
 
     def attr(self) -> Attr:
-        return Attr(stat.S_IFREG | MODE, self.image.size)
+        return Attr(stat.S_IFREG | self.mode, self.image.size)
 
     def open(self, opener: Opener) -> Handle:
         """EACCES by mode, EPERM without CAP_SYS_RAWIO or under lockdown=confidentiality."""
-        check_access(Attr(stat.S_IFREG | MODE), opener.uid, access_mask(opener.flags))
+        mask = access_mask(opener.flags)
+        check_access(Attr(stat.S_IFREG | self.mode), self.owner, opener, mask)  # without a size
         machine = self.machine
-        if not opener.privileged or machine.rules.lockdown_level == "confidentiality":
+        check_lockdown(machine, LOCKDOWN_KCORE, opener.pid)  # before the capability
+        if not opener.capable(CAP_SYS_RAWIO):
             raise Refused(errno.EPERM)
         with machine.lock:
             if self._changes != machine.blocks.changes:

@@ -3,10 +3,11 @@
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from threading import Lock
 
 from fakedev.model.errors import FakedevError
+from fakedev.views.kinds import SYSFS
 from fakedev.views.node import (
     Attr,
     Buffers,
@@ -16,7 +17,6 @@ from fakedev.views.node import (
     Opener,
     Refused,
     access_mask,
-    check_access,
 )
 
 O_DIRECT = getattr(os, "O_DIRECT", 0)
@@ -94,11 +94,13 @@ class LiveDirectory(Directory):
         """Names that nodes were made for."""
         return [*self._made, *self._extras.entries()]
 
-    def forget(self, names: Iterable[str]) -> None:
+    def forget(self, names: Collection[str]) -> None:
         """Let names be made anew, with everything below them."""
         with _KEEPING:
             self._era += 1
             gone = [self._made.pop(name, None) for name in names]
+        if isinstance(self._extras, LiveDirectory):
+            self._extras.forget(names)
         for node in gone:
             if isinstance(node, LiveDirectory):
                 node.forget(node.known_names())
@@ -111,7 +113,8 @@ class SysfsNode(Node):
     that may take its time. `settles`: so may a read, if files of physical memory are mapped.
     """
 
-    __slots__ = ("alive", "mode", "settles", "size", "verb")
+    __slots__ = ("alive", "settles", "size", "verb")
+    kind = SYSFS
 
     def __init__(
         self,
@@ -131,13 +134,10 @@ class SysfsNode(Node):
     def attr(self) -> Attr:
         return Attr(stat.S_IFREG | self.mode, self.size)
 
-    def chmod(self, mode: int) -> None:
-        self.mode = mode & 0o777
-
     def check_open(self, opener: Opener) -> None:
         """EACCES by mode, for root too where no bit allows it; EINVAL for O_DIRECT; ENODEV when removed."""
         mask = access_mask(opener.flags)
-        check_access(self.attr(), opener.uid, mask)
+        self.permit(opener)
         if opener.flags & O_DIRECT:
             raise Refused(errno.EINVAL)
         if (mask & os.R_OK and not self.mode & 0o444) or (mask & os.W_OK and not self.mode & 0o222):

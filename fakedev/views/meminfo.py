@@ -5,6 +5,7 @@ import stat
 
 from fakedev.model.files import StaticFile
 from fakedev.model.machine import Machine
+from fakedev.views.kinds import SEQ_FILE
 from fakedev.views.node import TextFile
 
 PATH = "/proc/meminfo"
@@ -21,4 +22,5 @@ def meminfo(machine: Machine, file: StaticFile) -> TextFile:
             return _LINE.sub(line, file.data)
         return file.data + line if corrupted else file.data
 
-    return TextFile(lambda _: text(), mode=stat.S_IMODE(file.mode), size=file.size or 0)
+    mode, size = stat.S_IMODE(file.mode), file.size or 0
+    return TextFile(lambda _: text(), mode=mode, size=size, kind=SEQ_FILE)

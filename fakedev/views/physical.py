@@ -14,17 +14,15 @@ class PhysicalFile(Node):
     `shared`: it shares the mapping of `/dev/mem` (`iomem_get_mapping`), as the files of PCI do.
     """
 
-    __slots__ = ("base", "machine", "mode", "name")
+    __slots__ = ("base", "machine", "name")
     shared: ClassVar[bool] = True
+    pfnmap = True
 
     def __init__(self, machine: Machine, name: str, *, mode: int, base: int = 0) -> None:
         self.machine = machine
         self.name = name
         self.mode = mode
         self.base = base
-
-    def chmod(self, mode: int) -> None:
-        self.mode = mode & 0o777
 
     def stored(self, offset: int, data: memoryview) -> None:
         """Pages that the kernel writes back from a mapping, through whichever descriptor."""

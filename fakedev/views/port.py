@@ -1,46 +1,50 @@
 """`/dev/port`: the I/O ports as bytes (`read_port`, `write_port`)."""
 
 import errno
+import os
 import stat
 from collections.abc import Callable
 
+from fakedev.model.lockdown import LOCKDOWN_DEV_MEM
 from fakedev.model.machine import Machine
 from fakedev.model.ranges import Range
-from fakedev.views.node import (
-    Attr,
-    Buffers,
-    Handle,
-    Node,
-    Opener,
-    Refused,
-    access_mask,
-    check_access,
-)
+from fakedev.views.devmem import KMEM
+from fakedev.views.kinds import MEMORY_DEVICE
+from fakedev.views.lockdown import check_lockdown
+from fakedev.views.node import CAP_SYS_RAWIO, Attr, Buffers, Handle, Node, Opener, Refused
 
 MODE = 0o640
 PORTS = 0x10000
 
 
 class PortFile(Node):
-    """65,536 ports. Shown as a regular file, as no device can be opened on a FUSE mount.
+    """65,536 ports. What can be opened is a regular file, as no device can be on a FUSE mount.
 
     `pages`: the memory that ports show now, or change.
     """
 
     __slots__ = ("_machine", "_pages")
+    kind = MEMORY_DEVICE
 
     def __init__(self, machine: Machine, pages: Callable[[], list[Range]]) -> None:
+        self.mode = MODE
+        self._owner = 0, KMEM
         self._machine = machine
         self._pages = pages
 
     def attr(self) -> Attr:
-        return Attr(stat.S_IFREG | MODE, PORTS)
+        return Attr(stat.S_IFREG | self.mode, PORTS)
+
+    def look(self) -> Attr:
+        """The character device 1:4."""
+        return Attr(stat.S_IFCHR | self.mode, rdev=os.makedev(1, 4))
 
     def open(self, opener: Opener) -> Handle:
         """EACCES by mode, EPERM without CAP_SYS_RAWIO or under lockdown (`open_port`)."""
-        check_access(self.attr(), opener.uid, access_mask(opener.flags))
-        if not opener.privileged or self._machine.rules.lockdown_level != "none":
+        self.permit(opener)
+        if not opener.capable(CAP_SYS_RAWIO):
             raise Refused(errno.EPERM)
+        check_lockdown(self._machine, LOCKDOWN_DEV_MEM, opener.pid)
         return PortHandle(self._machine, self._pages)
 
 

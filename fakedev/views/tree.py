@@ -2,17 +2,28 @@
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from types import ModuleType
 from typing import Protocol
 
 from fakedev.model.files import StaticFile
 from fakedev.model.machine import Machine
+from fakedev.views import lockdown
 from fakedev.views.devmem import DevMem
+from fakedev.views.kinds import SEQ_FILE, kind_of
 from fakedev.views.live import LiveDirectory
 from fakedev.views.meminfo import PATH as MEMINFO
 from fakedev.views.meminfo import meminfo
-from fakedev.views.node import Attr, Directory, Node, Placeholder, Symlink, TextFile
+from fakedev.views.node import (
+    CAP_SYS_ADMIN,
+    Attr,
+    Directory,
+    Node,
+    Opener,
+    Placeholder,
+    Symlink,
+    TextFile,
+)
 
 DEVMEM = "/dev/mem"
 IOMEM = "/proc/iomem"
@@ -59,11 +70,11 @@ class Tree:
         for view in _views(machine):
             view.install(self, machine)
         for path, file in machine.files.items():
-            self._place(path, meminfo(machine, file) if path == MEMINFO else _static(file))
-        self._place(IOMEM, TextFile(lambda o: machine.iomem(privileged=o.privileged).encode()))
+            self._place(path, meminfo(machine, file) if path == MEMINFO else _static(path, file))
+        self._place(IOMEM, _proc(lambda o: _iomem(machine, o)))
         if machine.rules.cmdline:
             text = machine.rules.cmdline.encode() + b"\n"
-            self._place(CMDLINE, TextFile(lambda _: text))
+            self._place(CMDLINE, _proc(lambda _: text))
         if machine.rules.devmem:
             self._place(DEVMEM, DevMem(machine))
 
@@ -77,6 +88,12 @@ class Tree:
         """Put a node at a path; its parents are made where missing."""
         parent, _, name = path.rpartition("/")
         self.directory(parent).add(name, node)
+
+    def overlay(
+        self, path: str, names: Callable[[], Iterable[str]], make: Callable[[str], Node | None]
+    ) -> None:
+        """Put a live directory before what is at a path already, which shows beside."""
+        self.mount(path, LiveDirectory(names, make, extras=self.known(path) or self.extras(path)))
 
     def directory(self, path: str) -> Directory:
         """The directory at a path, made with its parents where missing."""
@@ -106,7 +123,7 @@ class Tree:
                 node = node.lookup(name) if isinstance(node, Directory) else None
         return node if isinstance(node, Directory) else None
 
-    def forget(self, path: str, names: Iterable[str]) -> None:
+    def forget(self, path: str, names: Collection[str]) -> None:
         """Let entries of a live directory be made anew."""
         directory = self.known(path)
         if isinstance(directory, LiveDirectory):
@@ -137,15 +154,16 @@ class Tree:
 
 def _views(machine: Machine) -> list[ModuleType]:
     """The views of what a machine has; one without does without the module, too."""
-    found: list[ModuleType] = []
+    found: list[ModuleType] = [lockdown]
     if machine.nd is not None:
         from fakedev.views.nd import tree as nd  # noqa: PLC0415
 
         found.append(nd)  # first: its /dev is one whose entries come and go
     if machine.pci is not None:
         from fakedev.views.pci import tree as pci  # noqa: PLC0415
+        from fakedev.views.pci import uio_tree as uio  # noqa: PLC0415
 
-        found.append(pci)
+        found += [uio, pci] if uio.has_uio(machine) else [pci]
     if machine.blocks is not None:
         from fakedev.views.memory import tree as memory  # noqa: PLC0415
 
@@ -163,10 +181,19 @@ def _host_node(entry: HostEntry) -> Node:
     return Placeholder(Attr(entry.mode, rdev=entry.rdev))
 
 
-def _static(file: StaticFile) -> Node:
+def _iomem(machine: Machine, opener: Opener) -> bytes:
+    return machine.iomem(privileged=opener.capable(CAP_SYS_ADMIN)).encode()
+
+
+def _proc(produce: Callable[[Opener], bytes]) -> TextFile:
+    return TextFile(produce, kind=SEQ_FILE)
+
+
+def _static(path: str, file: StaticFile) -> Node:
     if stat.S_ISLNK(file.mode):
         return Symlink(file.data)
     if stat.S_ISDIR(file.mode):
         return Directory(stat.S_IMODE(file.mode))
     size = len(file.data) if file.size is None else file.size
-    return TextFile(lambda _: file.data, mode=stat.S_IMODE(file.mode), size=size)
+    mode, kind = stat.S_IMODE(file.mode), kind_of(path)
+    return TextFile(lambda _: file.data, mode=mode, size=size, kind=kind)

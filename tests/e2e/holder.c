@@ -45,8 +45,13 @@ int main(int count, char **words)
     while (now() < end) {
         int fd = open(words[1], O_RDWR);
         char *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)strtoull(words[2], NULL, 0));
-        if (fd < 0 || page == MAP_FAILED)
+        if (fd < 0)
             return 1;
+        if (page == MAP_FAILED) {
+            refused++;
+            close(fd);
+            continue;
+        }
         if (touched((volatile uint32_t *)page)) {
             had++;
             for (int turn = 0; turn < 10; turn++) {
@@ -54,7 +59,7 @@ int main(int count, char **words)
                 lost += !touched((volatile uint32_t *)page);
             }
         } else {
-            refused++; /* as if mmap had failed */
+            refused++; /* without the exact layer */
         }
         munmap(page, 4096);
         close(fd);

@@ -4,7 +4,7 @@
  *
  * Each process has a word of its own in the page at ADDRESS, which is claimed and released from outside, and one in
  * the page after it, which never is. It stores an ever higher number in both, from what is there on, and reads them back. When a store or load
- * meets SIGBUS it opens and maps anew, until it may; then both words must hold what it stored last. Ends when stdin
+ * meets SIGBUS it opens and maps anew, until it may (a mapping that is refused counts as a fault); then both words must hold what it stored last. Ends when stdin
  * does, and prints one line: stores, faults, words that were not what they should be, other failures.
  *
  *   storm pong ADDRESS TURNS
@@ -57,7 +57,10 @@ static void work(off_t address, int word, struct tally *tally, volatile uint64_t
     int fd;
     volatile uint64_t *words = map(address, &fd);
     if (!words) {
-        tally->failures++;
+        if (fd >= 0 && errno == EPERM)
+            tally->faults++; /* refused at once, where the exact layer says so */
+        else
+            tally->failures++;
         if (fd >= 0)
             close(fd);
         return;

@@ -1,4 +1,4 @@
-"""virtio-mem as programs meet it: the recorded phases, a dumper, and mappings that die."""
+"""virtio-mem as programs meet it: mappings that die, a dumper, files and verbs."""
 
 import contextlib
 import itertools
@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e.test_truth_matrix import Replay
 from support import Fault, Host, Refusal, Running, machine_with_agent, need_sandbox
-from virtio_mem_machines import ADDR, records, stages
+from virtio_mem_machines import ADDR
 
 from fakedev.model.errors import FakedevError
 
@@ -22,18 +21,6 @@ SIGBUS, BUS_ADRERR = 7, 2
 GUEST = "virtio-mem-guest"
 DUMPER = Path(__file__).parent / "dumper.py"
 RELAXED = ["kernel.cmdline=iomem=relaxed"]
-
-#: Records with another answer here, and why.
-CACHE_TYPES = (
-    "a mapping with O_SYNC meets another cache type (EAGAIN); there are no cache types here"
-)
-FIRMWARE = "the firmware, or the kernel at work, has stored there since boot"
-KNOWN = {
-    1853: FIRMWARE, 1854: FIRMWARE, 1884: FIRMWARE,
-    2125: CACHE_TYPES, 2215: CACHE_TYPES, 2422: CACHE_TYPES,
-    2296: FIRMWARE, 2297: FIRMWARE, 2298: FIRMWARE, 2299: FIRMWARE, 2300: FIRMWARE, 2301: FIRMWARE,
-    2387: FIRMWARE,
-}  # fmt: skip
 
 
 @pytest.fixture
@@ -99,57 +86,6 @@ def test_the_recorded_mappings_die_when_the_driver_loads(running: Running) -> No
     running.client.call("rmmod", name="virtio_mem")
     assert agent("load", first, 0, 4) == bus(0)
     assert agent("pread", agent.open(), ADDR, 16) == bytes(16)
-
-
-@pytest.mark.parametrize("phase", ["matrix-vmem-loaded", "matrix-vmem-online"])
-def test_the_recorded_matrices(running: Running, phase: str) -> None:
-    """With memory online or not the answers are the same ones: the policy knows no such state."""
-    load(running)
-    if phase == "matrix-vmem-online":
-        for number in (32, 33, 34):
-            running.client.call("online", blocks=str(number), kind="online_movable")
-    replay = Replay(running.agent)
-    asked = records(phase)
-    for record in asked:
-        replay.repeat(record)
-    new = [text for text in replay.differences if int(text.split()[0]) not in KNOWN]
-    assert new == []
-    here = {record["seq"] for record in asked}
-    assert {int(text.split()[0]) for text in replay.differences} == here & KNOWN.keys()
-    assert replay.count.total() == {"matrix-vmem-loaded": 275, "matrix-vmem-online": 799}[phase]
-
-
-# The accesses between the steps of phase `vmem`: first and last record, and the step before them.
-STEPS: list[tuple[int, int, str, dict[str, Any]]] = [
-    (2048, 2056, "", {}),
-    (2864, 2865, "virtio-mem-request", {"name": "vm0", "size": 640 * MIB}),
-    (2868, 2870, "virtio-mem-request", {"name": "vm0", "size": 64 * MIB}),
-    (2872, 2873, "offline", {"blocks": "32"}),
-    (2882, 2884, "online", {"blocks": "32"}),
-    (2888, 2889, "virtio-mem-request", {"name": "vm0", "size": 0}),
-    (2891, 2894, "rmmod", {"name": "virtio_mem"}),
-    (2898, 2898, "modprobe", {"name": "virtio_mem"}),
-    (2900, 2903, "rmmod", {"name": "virtio_mem"}),
-]
-
-
-def test_the_recorded_phase(running: Running) -> None:
-    load(running)
-    for number in (32, 33, 34):
-        running.client.call("online", blocks=str(number), kind="online_movable")
-    replay, count = Replay(running.agent), 0
-    for first, last, verb, values in STEPS:
-        if verb:
-            running.client.call(verb, **values)
-        for record in records("vmem"):
-            if first <= record["seq"] <= last and record["op"] in {"pread", "pwrite", "mmap+touch"}:
-                replay.repeat(record)
-                count += 1
-    assert (replay.differences, count) == ([], 30)
-    text = running.ctl("iomem").stdout
-    assert re.findall(r"^ *1[0-9a-f]{8}-.*(?:virtio).*$", text, re.MULTILINE) == re.findall(
-        r"^ *1[0-9a-f]{8}-.*(?:virtio).*$", stages()["vmem-8-rmmod"]["iomem"], re.MULTILINE
-    )
 
 
 # -- the guest ----------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from support import AGENT_SOURCE, Host, compiled
 
 SOURCE = AGENT_SOURCE.parent / "aliases.c"
 #: pc-q35 with memory above its BARs, so that read(2) and write(2) of /dev/mem reach them.
-GROWN = str(AGENT_SOURCE.parents[1] / "truth" / "grown.yaml")
+GROWN = str(AGENT_SOURCE.parents[1] / "grown.yaml")
 #: FD-9000's FPGA, and a prefetchable BAR of 16 MiB.
 FPGA = ("/dev/mem@0xd8100000", "/sys/bus/pci/devices/0000:04:00.0/resource0@0")
 _SHARED = "/sys/bus/pci/devices/0000:00:02.0/resource2"

@@ -64,7 +64,7 @@ class Poison:
             self._mark_blocks()
             fresh = (span.size >> PAGE_SHIFT) - before
             machine.record("poison", f"{_count(fresh)} of {span} poisoned", span)
-            machine.revoke(span, "memory_failure")
+            machine.revoke(span, "memory_failure", even_cows=False)
         return fresh
 
     def remove(self, span: Range | str) -> int:

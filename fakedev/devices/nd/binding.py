@@ -3,34 +3,18 @@
 import errno
 from contextlib import suppress
 
-from fakedev.devices.nd.core import NVDIMM_MODULES
 from fakedev.devices.nd.dax import DaxDevice
-from fakedev.devices.nd.ending import Ending
 from fakedev.devices.nd.plan import MODES
 from fakedev.devices.nd.region import Namespace
+from fakedev.devices.nd.settings import Settings
+from fakedev.devices.nd.stacking import detach_and_reset
 from fakedev.model.errors import ControlError, FakedevError
 
 WORDS = {"system-ram": "kmem", "memory": "fsdax", "dax": "devdax"}
 
 
-class Binding(Ending):
+class Binding(Settings):
     """Verbs that give memory to another driver."""
-
-    # -- modules ------------------------------------------------------------------------------
-
-    def modprobe(self, name: str) -> bool:
-        """Load `nfit` or `nd_pmem` (which loads nfit): regions are found. False for other modules."""
-        if name not in NVDIMM_MODULES or not self.regions:
-            return False
-        with self.change():
-            if self.modules != set(NVDIMM_MODULES):
-                self.modules = set(NVDIMM_MODULES)
-                self.host.record("module", f"{name} loaded")
-                for region in self.regions:
-                    if region.present and not region.known:
-                        self._touched.add(region.name)
-                        self.discover(region)
-        return True
 
     # -- modes --------------------------------------------------------------------------------
 
@@ -48,10 +32,11 @@ class Binding(Ending):
         if lone is not None:
             return self._set_driver(lone, mode)
         namespace = self.namespace(name)
-        before = namespace.mode
-        used = namespace.life is not None or namespace.dax is not None
+        before, used = namespace.mode, namespace.enabled
 
         def again() -> None:
+            if namespace.claim is not None:
+                detach_and_reset(namespace.claim)
             try:
                 self.start(namespace, mode)
             except FakedevError:
@@ -71,7 +56,8 @@ class Binding(Ending):
                                errno=errno.EBUSY)  # fmt: skip
         self._check_offline(dax)
         if mode in {"devdax", "kmem"}:
-            self.check_driver(self.dax_of(namespace), "kmem" if mode == "kmem" else "device_dax")
+            idle = self.dax_of(namespace, namespace.region.seed("dax"))
+            self.check_driver(idle, "kmem" if mode == "kmem" else "device_dax")
 
     def _check_offline(self, dax: DaxDevice | None) -> None:
         busy = self.kmem_online(dax) if dax is not None else []
@@ -112,7 +98,6 @@ class Binding(Ending):
                 raise ControlError(f"{dax.name} is ending (EBUSY)", errno=errno.EBUSY)
             self._touch(dax)
             self.take(dax, driver)
-            self._note_mode(dax)
 
     def unbind(self, driver: str, text: str) -> None:
         """Write to `unbind`: mappings die, pins are waited for. ENODEV for what the driver does not have.
@@ -139,7 +124,6 @@ class Binding(Ending):
                     with suppress(FakedevError):
                         self._touch(dax)
                         self.take(dax, driver)
-                        self._note_mode(dax)
 
     def remove_id(self, driver: str, text: str) -> None:
         """Write to `remove_id`. EINVAL for what is no name of a device."""
@@ -153,8 +137,3 @@ class Binding(Ending):
         if not name.startswith("dax") or not dot or not (first.isdigit() and second.isdigit()):
             raise ControlError(f"{name!r} is no daxR.I", errno=errno.EINVAL)
         return name
-
-    def _note_mode(self, dax: DaxDevice) -> None:
-        for namespace in self.namespaces():
-            if namespace.dax is dax:
-                namespace.mode = "kmem" if dax.driver == "kmem" else "devdax"

@@ -5,8 +5,8 @@ from contextlib import suppress
 from typing import Any
 
 from fakedev.devices.memory.nodes import NodeSettings
-from fakedev.devices.nd.core import NVDIMM_MODULES
 from fakedev.devices.nd.dax import DaxDevice
+from fakedev.devices.nd.modules import ALL
 from fakedev.devices.nd.removal import Removal
 from fakedev.model.errors import FakedevError
 from fakedev.model.flags import IORES_DESC_CXL
@@ -18,7 +18,7 @@ class NdBus(Removal):
 
     def boot(self) -> None:
         """What the firmware and the drivers of the boot make of the plan."""
-        self.modules = set(NVDIMM_MODULES) if self.plan.loaded else set()
+        self.modules = set(ALL) if self.plan.loaded else set()
         for number, window in enumerate(self.plan.cxl.windows if self.plan.cxl else ()):
             if window.listed:
                 self.insert(
@@ -63,6 +63,7 @@ class NdBus(Removal):
         self.pins.drop_all()
         self._era += 1  # who waits for a pin finds everything as at boot
         self._ending.clear()
+        self.all_plugged()
         regions = [r for r in self.regions if r.name in self._touched]
         lone = [dax for dax in self.hmem if dax.name in self._touched]
         self._offline_kmem([*(n.dax for r in regions for n in r.namespaces if n.dax), *lone])
@@ -72,7 +73,7 @@ class NdBus(Removal):
                 self.stop(namespace)
             self.lose(region)
             region.present, region.parked = True, ()
-            region.renew()
+            region.relabel()
         for dax in lone:
             self.kill(dax)
             if dax.driver or dax.leaked:

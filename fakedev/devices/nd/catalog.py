@@ -51,7 +51,7 @@ class Catalog:
         if path not in self.roots:
             self.roots.append(path)
         self.children.setdefault(path, {})
-        return Place(self, path, self)
+        return Place(self, path, None)
 
     def share(self, path: str) -> "Place":
         """A directory that the machine has together with the host."""
@@ -91,8 +91,7 @@ class Catalog:
             return False
         if isinstance(mine, Link):
             return mine == theirs
-        mine_owner, their_owner = self.owners[path], before.owners[path]
-        kept = mine_owner is their_owner or (mine_owner is self and their_owner is before)
+        kept = self.owners[path] is before.owners[path]
         return kept and getattr(mine, "mode", 0) == getattr(theirs, "mode", 0)
 
     def walk(self) -> Iterator[tuple[str, Entry]]:
@@ -116,9 +115,10 @@ class Place:
         self._put(name, Text(lambda: f"{show()}\n", None, mode))
 
     def writable(
-        self, name: str, show: Callable[[], object], store: Callable[[str], None], mode: int = 0o644
+        self, name: str, value: object, store: Callable[[str], None], mode: int = 0o644
     ) -> None:
-        """A file that can be read and written."""
+        """A file that can be read as with `__call__`, and written."""
+        show = value if callable(value) else lambda: value
         self._put(name, Text(lambda: f"{show()}\n", store, mode))
 
     def action(self, name: str, store: Callable[[str], None]) -> None:

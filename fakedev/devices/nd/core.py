@@ -22,14 +22,13 @@ from fakedev.model.resource import Resource
 from fakedev.model.resources import ResourceTree
 
 BLOCK = 128 << 20
-NVDIMM_MODULES = ("nfit", "nd_pmem")
 
 
 class NdCore:
     """Regions, namespaces and dax devices of one machine, and the tree that they claim from.
 
     `host` is the machine, or what stands for it at boot; it is used as the bus of PCI uses it.
-    `modules` are those of the nvdimm drivers that are loaded.
+    `modules` are those of nvdimm and dax that are loaded; `kmem_first` the dax devices that kmem takes.
     """
 
     def __init__(self, plan: NdPlan, host: Any, tree: ResourceTree, memory: Any) -> None:
@@ -42,6 +41,10 @@ class NdCore:
         self.hmem: list[DaxDevice] = []
         self.dax_ids: dict[str, set[str]] = {"device_dax": set(), "kmem": set()}
         self.modules: set[str] = set()
+        self.kmem_first = {
+            f"dax{region.number}.{n.index}"
+            for region in self.regions for n in region.namespaces if n.plan.mode == "kmem"
+        }  # fmt: skip
         self.rebooting = False
         self.describe: Callable[[], Catalog] = Catalog
         self.catalog = Catalog()
@@ -60,12 +63,12 @@ class NdCore:
 
     def namespaces(self) -> list[Namespace]:
         """Namespaces that the kernel knows."""
-        return [n for region in self.regions if region.known for n in region.namespaces]
+        return [n for region in self.regions if region.enabled for n in region.namespaces]
 
     def dax_devices(self) -> list[DaxDevice]:
         """Every `daxR.I`, of namespaces and of soft-reserved memory."""
         mine = [n.dax for n in self.namespaces() if n.dax is not None]
-        burned = [n.dax for r in self.regions if r.burned and not r.known
+        burned = [n.dax for r in self.regions if r.burned and not r.enabled
                   for n in r.namespaces if n.dax is not None]  # fmt: skip
         return [*mine, *burned, *self.hmem]
 
@@ -169,3 +172,8 @@ class NdCore:
         node.flags |= IORESOURCE_BUSY if busy else 0
         self.host.insert_resource(place, node)
         return node
+
+
+def refusal(why: str, number: int) -> ControlError:
+    """An error that says its errno."""
+    return ControlError(f"{why} ({errno.errorcode[number]})", errno=number)

@@ -10,15 +10,17 @@ class Life:
     """From the moment a driver takes memory until it lets go: what was opened in it dies with it.
 
     Not `alive`: nothing is opened or mapped any more. `drained`: stores through mappings that were
-    alive until then have landed, too; what comes later falls nowhere.
+    alive until then have landed, too; what comes later falls nowhere. `ones`: mappings that were
+    made while it was alive outlive it, and read all-ones for ever.
     """
 
-    __slots__ = ("alive", "drained", "name")
+    __slots__ = ("alive", "drained", "name", "ones")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.alive = True
         self.drained = False
+        self.ones = False
 
 
 class DaxDevice:

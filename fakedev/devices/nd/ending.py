@@ -11,12 +11,12 @@ from typing import Any
 from fakedev.devices.nd.dax import DaxDevice
 from fakedev.devices.nd.pins import TRANSIENT, Pin
 from fakedev.devices.nd.region import Namespace
-from fakedev.devices.nd.taking import Taking
+from fakedev.devices.nd.stacking import Stacking
 from fakedev.model.errors import ControlError
 from fakedev.model.ranges import Range
 
 
-class Ending(Taking):
+class Ending(Stacking):
     """Ends, and the pins that they wait for."""
 
     def __init__(self, *args: Any) -> None:

@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 MODES = ("raw", "fsdax", "devdax", "kmem")
 """What a namespace is used as; `kmem` is `system-ram` in the words of daxctl."""
+ON_UNPLUG = ("sigbus", "all-ones", "poison")
+"""What a surprise removal leaves of mappings."""
 
 
 class DimmPlan(NamedTuple):
@@ -66,6 +68,7 @@ class RegionPlan(NamedTuple):
     deep_flush: bool = True
     range_index: int = 1
     listed: bool = True
+    on_unplug: str = "sigbus"
 
 
 class HmemPlan(NamedTuple):

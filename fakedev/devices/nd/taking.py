@@ -1,13 +1,11 @@
-"""How drivers take memory and let it go: each step as the kernel makes it, and undone if it fails."""
+"""How drivers of dax take memory and let it go: each step as the kernel makes it, and undone if it fails."""
 
 import errno
 
 from fakedev.devices.nd.core import NdCore
 from fakedev.devices.nd.dax import DaxDevice, Life, kmem_span
-from fakedev.devices.nd.region import Namespace, Region
 from fakedev.model.errors import ControlError, FakedevError
 from fakedev.model.flags import (
-    IORES_DESC_PERSISTENT_MEMORY,
     IORESOURCE_BUSY,
     IORESOURCE_SYSRAM_DRIVER_MANAGED,
     IORESOURCE_SYSTEM_RAM,
@@ -15,11 +13,11 @@ from fakedev.model.flags import (
 from fakedev.model.ranges import Range
 from fakedev.model.resource import Resource
 
-KMEM, PMEM = "System RAM (kmem)", "Persistent Memory"
+KMEM = "System RAM (kmem)"
 
 
 class Taking(NdCore):
-    """Claims of namespaces and dax devices."""
+    """Claims of dax devices."""
 
     # -- dax devices --------------------------------------------------------------------------
 
@@ -50,6 +48,7 @@ class Taking(NdCore):
         elif dax.listed:
             dax.node = self.claim(span, dax.name)
         dax.driver = driver
+        self.modules.add(driver)  # daxctl has loaded it before it writes to its directory
         dax.life = Life(dax.name) if driver == "device_dax" else None
         self.host.record("bind", f"{dax.name} bound to {driver}", dax.span)
 
@@ -110,129 +109,3 @@ class Taking(NdCore):
         dax.driver = ""
         dax.life = None
         self.host.record("unbind", f"{dax.name} unbound from {driver}", dax.span)
-
-    # -- namespaces ---------------------------------------------------------------------------
-
-    def start(self, namespace: Namespace, mode: str) -> None:
-        """Use a namespace in a mode: it has none now. All or nothing; ControlError, EBUSY or EINVAL."""
-        if mode in {"devdax", "kmem"}:
-            self._start_dax(namespace, mode)
-        elif namespace.region.plan.listed:
-            namespace.node = self.claim(namespace.span, namespace.name)
-        if mode in {"raw", "fsdax"}:
-            namespace.life = Life(namespace.name)
-        if mode == "fsdax":
-            namespace.holder = namespace.region.take_seed("pfn")
-        namespace.mode = mode
-
-    def _start_dax(self, namespace: Namespace, mode: str) -> None:
-        region = namespace.region
-        dax = self.dax_of(namespace)
-        driver = "kmem" if mode == "kmem" else "device_dax"
-        self.check_driver(dax, driver)
-        span = namespace.span
-        if region.plan.listed:
-            namespace.node = self.claim(Range(span.start, namespace.metadata), namespace.name)
-        try:
-            self.take(dax, driver)
-        except FakedevError:
-            self._release(namespace)
-            raise
-        namespace.dax = dax
-        namespace.holder = dax.path.rpartition("/")[2]
-        region.take_seed("dax")
-
-    def dax_of(self, namespace: Namespace) -> DaxDevice:
-        """The device-dax that a namespace would have; nothing is claimed."""
-        region = namespace.region
-        if namespace.data.size <= 0:
-            raise ControlError(f"{namespace.name} is too small for devdax", errno=errno.EINVAL)
-        holder = f"dax{region.number}.{region.seeds['dax']}"
-        return DaxDevice(
-            region.number, namespace.data, path=f"{self.bus_path}/{region.name}/{holder}",
-            align=namespace.plan.align, numa_node=region.plan.numa_node,
-            target_node=region.plan.target_node, listed=region.plan.listed,
-            index=namespace.index,
-        )  # fmt: skip
-
-    @property
-    def bus_path(self) -> str:
-        """The directory of `ndbus0`."""
-        return f"{self.plan.path}/ndbus0"
-
-    @staticmethod
-    def end_lives(namespace: Namespace) -> None:
-        """Nothing can be opened or mapped any more; what is mapped is for the caller to revoke."""
-        for life in _lives(namespace):
-            life.alive = False
-
-    @staticmethod
-    def drain(namespace: Namespace) -> None:
-        """After the revoke: no store through a mapping is under way."""
-        for life in _lives(namespace):
-            life.drained = True
-
-    def kill_namespace(self, namespace: Namespace) -> None:
-        """Everything that is open in a namespace or maps it dies."""
-        if namespace.life is not None:
-            namespace.life.alive = False
-            self.host.revoke(namespace.span, f"{namespace.name} is gone")
-            namespace.life.drained = True
-        if namespace.dax is not None:
-            self.kill(namespace.dax)
-
-    def stop(self, namespace: Namespace) -> None:
-        """The drivers' remove, after `kill_namespace`; the namespace has no mode then, or its RAM leaks."""
-        dax = namespace.dax
-        if dax is not None:
-            self.let_go(dax)
-            if not dax.leaked:
-                namespace.dax = None
-        self._release(namespace)
-        namespace.life = None
-        namespace.holder = ""
-
-    def _release(self, namespace: Namespace) -> None:
-        if namespace.node is not None:
-            self.host.release(namespace.node.span)
-            namespace.node = None
-
-    # -- regions ------------------------------------------------------------------------------
-
-    def find(self, region: Region) -> None:
-        """The kernel finds a region: `Persistent Memory` in the tree, namespaces as the labels say."""
-        if region.plan.listed and not self._mapped_by_firmware(region.span):
-            region.node = self.insert(region.span, PMEM, IORES_DESC_PERSISTENT_MEMORY)
-        region.known = True
-        for namespace in region.namespaces:
-            try:
-                self.start(namespace, namespace.plan.mode)
-            except FakedevError as error:
-                self.host.record("error", f"{namespace.name}: {error}", namespace.span)
-
-    def discover(self, region: Region) -> None:
-        """As `find`, after boot: where something is in the way the driver goes on without the region."""
-        try:
-            self.find(region)
-        except FakedevError as error:
-            self.host.record("error", f"{region.name}: {error}", region.span)
-
-    def _mapped_by_firmware(self, span: Range) -> bool:
-        """`acpi_nfit_insert_resource` adds nothing where the memory map has persistent memory."""
-        around = self.tree.root.descend(span.start, span.end - 1)
-        return any(n.name == PMEM and n.contains(span.start, span.end - 1) for n in around)
-
-    def lose(self, region: Region) -> None:
-        """Take the region's own node away, with what is left below it; leaked RAM stays."""
-        region.known = False
-        region.burned = any(n.dax is not None and n.dax.leaked for n in region.namespaces)
-        if region.node is not None and not region.burned:
-            if region.node.parent is not None:
-                self.host.drop_resource(region.node)
-            region.node = None
-
-
-def _lives(namespace: Namespace) -> list[Life]:
-    """Of the block device, and of the dax device on it."""
-    found = (namespace.life, namespace.dax.life if namespace.dax else None)
-    return [life for life in found if life is not None]

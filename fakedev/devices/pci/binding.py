@@ -12,6 +12,8 @@ from fakedev.model.errors import ControlError
 from fakedev.model.words import closest
 
 _ALL_FIELDS = 7
+# Seconds after close(2) until the file system hears of it.
+CLOSING = 0.1
 _TRUE, _FALSE = frozenset("yt1"), frozenset("nf0")
 
 
@@ -85,13 +87,21 @@ class Binding(Probing):
                     self._register(driver)
 
     def rmmod(self, name: str) -> None:
-        """Unload it, from all its functions. ControlError: not loaded (ENOENT), built in (EBUSY)."""
+        """Unload it, from all its functions.
+
+        ControlError: not loaded (ENOENT), built in (EBUSY), in use (EAGAIN).
+        """
         with self.verb():
             loaded = [d for d in self._by_module(name) if d.name in self.drivers]
             if not loaded:
                 raise ControlError(f"module {name} is not loaded", errno=errno.ENOENT)
             if any(driver.builtin for driver in loaded):
                 raise ControlError(f"module {name} is builtin", errno=errno.EBUSY)
+            if not all(driver.users.gone(CLOSING) for driver in loaded):
+                raise ControlError(
+                    f"module {name} is in use: a file of its devices is open or mapped",
+                    errno=errno.EAGAIN,
+                )
             for driver in reversed(loaded):
                 self._unregister(driver)
 

@@ -220,4 +220,5 @@ def _driver(plan: DriverPlan) -> PciDriver:
         bus_master=plan.bus_master,
         dma_mask_bits=plan.dma_mask_bits,
         override_only=plan.override_only,
+        uio=plan.uio,
     )

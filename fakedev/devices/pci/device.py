@@ -13,6 +13,7 @@ from fakedev.model.resource import Resource
 
 if TYPE_CHECKING:
     from fakedev.devices.pci.function import Function
+    from fakedev.devices.pci.uio import UioDevice
 
 BARS = range(6)
 ROM = 6
@@ -81,7 +82,7 @@ class PciDevice:
     `gone`: removed, its files answer ENODEV; a later rescan makes another object. `unplugged`: it
     was pulled out. `msi` is "", "msi" or "msix" with the numbers in `msi_irqs`; `rom_enabled` is
     `rom_attr_enabled`. `secondary` is the bus behind a bridge when it was found. `facts` are what the
-    profile says about it.
+    profile says about it. `uio` is there while its driver is one for user space.
     """
 
     __slots__ = (
@@ -90,7 +91,7 @@ class PciDevice:
         "driver_override", "enable_count", "facts", "function", "gone", "irq", "local_cpulist",
         "local_cpus", "msi", "msi_bus", "msi_irqs", "name", "numa_node", "numbers", "parent", "path",
         "power_state", "reset_methods", "resources", "revision", "rom_enabled", "secondary",
-        "subdevice", "subvendor", "unplugged", "vendor",
+        "subdevice", "subvendor", "uio", "unplugged", "vendor",
     )  # fmt: skip
 
     def __init__(self, function: "Function", parent: "PciDevice | None", directory: str) -> None:
@@ -127,6 +128,7 @@ class PciDevice:
         self.local_cpulist = ""
         self.gone = False
         self.unplugged = False
+        self.uio: UioDevice | None = None
 
     def __repr__(self) -> str:
         return f"<PciDevice {self.name}{' gone' if self.gone else ''}>"

@@ -1,5 +1,6 @@
 """Drivers as data: what they match, what they claim, how their probe ends (`struct pci_driver`)."""
 
+import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -32,6 +33,27 @@ class PciId(NamedTuple):
         )
 
 
+class Users:
+    """Who uses a module (`try_module_get`, `module_put`): it cannot be unloaded meanwhile."""
+
+    __slots__ = ("_changed", "_count")
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._count = 0
+
+    def add(self, number: int) -> None:
+        """One more (1), or one less (-1)."""
+        with self._changed:
+            self._count += number
+            self._changed.notify_all()
+
+    def gone(self, seconds: float) -> bool:
+        """Whether there is none, perhaps after a while."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._count, seconds)
+
+
 class PciDriver:
     """A driver, loaded or not.
 
@@ -40,12 +62,14 @@ class PciDriver:
     `probe_error` other than 0 makes each probe fail with that errno, after the claims. `enables`:
     it calls pci_enable_device. `bus_master`: it calls pci_set_master (default: when it claims
     something). `msi` and `vectors` are what it asks for. `override_only`: its table counts for
-    functions with a `driver_override` only (vfio-pci). `loaded`: it is there from the start.
+    functions with a `driver_override` only (vfio-pci). `loaded`: it is there from the start. `uio`: it
+    registers `/dev/uioN` for each of its functions.
     """
 
     __slots__ = (
         "_claim_name", "builtin", "bus_master", "claims", "dma_mask_bits", "dynamic_ids", "enables",
-        "exclusive", "ids", "loaded", "module", "msi", "name", "override_only", "probe_error", "vectors",
+        "exclusive", "ids", "loaded", "module", "msi", "name", "override_only", "probe_error", "uio", "users",
+        "vectors",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913 - a record of independent facts
@@ -66,6 +90,7 @@ class PciDriver:
         dma_mask_bits: int | None = None,
         override_only: bool = False,
         loaded: bool = True,
+        uio: bool = False,
     ) -> None:
         self.name = name
         self.ids = tuple(ids)
@@ -83,6 +108,8 @@ class PciDriver:
         self.dma_mask_bits = dma_mask_bits
         self.override_only = override_only
         self.loaded = loaded
+        self.uio = uio
+        self.users = Users()
 
     def __repr__(self) -> str:
         return f"<PciDriver {self.name}>"

@@ -124,7 +124,7 @@ class Hotplug(Removal):
             device.unplugged = True
         self.log("unplug", f"{function.bdf} unplugged" + _behind(family))
         for span in spans:
-            self.host.revoke(span, f"{function.bdf} was unplugged")
+            self.host.revoke(span, f"{function.bdf} was unplugged", even_cows=False)
         self._changing(family, lambda: self.fabric.unplug(function))
         top = self.device_of(function)
         if top is not None:

@@ -146,6 +146,7 @@ class DriverPlan(NamedTuple):
     bus_master: bool | None = None
     override_only: bool = False
     dma_mask_bits: int | None = None
+    uio: bool = False
 
 
 class PortPlan(NamedTuple):

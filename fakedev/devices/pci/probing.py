@@ -12,6 +12,7 @@ from fakedev.devices.pci.errors import PciError
 from fakedev.devices.pci.interrupts import Interrupts
 from fakedev.devices.pci.state import in_tree
 from fakedev.devices.pci.texts import resource_name, resource_text
+from fakedev.devices.pci.uio import Uio
 from fakedev.model.errors import ControlError, ResourceConflictError
 from fakedev.model.flags import (
     IORESOURCE_BUSY,
@@ -24,7 +25,7 @@ from fakedev.model.flags import (
 from fakedev.model.resource import Resource
 
 
-class Probing(Allocation, Interrupts):
+class Probing(Allocation, Interrupts, Uio):
     """Enable counts, claims, bindings."""
 
     # -- enabling ---------------------------------------------------------------------------
@@ -143,6 +144,7 @@ class Probing(Allocation, Interrupts):
         self._bound(driver, device, claims)
         self.log("bind", f"{device.name} bound to {driver.name}")
         self.tell(nodes.of_binding(device, driver))
+        self.register_uio(device, driver)
         for listener in self.binding_listeners:
             listener(device, driver, bound=True)
 
@@ -163,6 +165,7 @@ class Probing(Allocation, Interrupts):
             return
         for listener in self.binding_listeners:
             listener(device, driver, bound=False)
+        self.unregister_uio(device)
         claims = device.claims
         with self.host.lock:
             device.driver = None
@@ -220,6 +223,7 @@ class Probing(Allocation, Interrupts):
             device.claims = tuple(claims)
             device.driver = driver
         self.tell(nodes.of_binding(device, driver))
+        self.register_uio(device, driver)
 
     @staticmethod
     def set_bound_defaults(device: PciDevice, driver: PciDriver) -> None:

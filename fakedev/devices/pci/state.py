@@ -3,7 +3,7 @@
 import errno
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fakedev.devices.pci import header, nodes
 from fakedev.devices.pci.bdf import Bdf
@@ -21,6 +21,9 @@ from fakedev.model.flags import IORESOURCE_IO, IORESOURCE_MEM
 from fakedev.model.ranges import Range, page_round
 from fakedev.model.resource import Resource, conflict_text
 from fakedev.model.resources import ResourceTree
+
+if TYPE_CHECKING:
+    from fakedev.devices.pci.uio import UioDevice
 
 _PAGE = 4096
 _PREFETCH = 0x2000
@@ -69,6 +72,7 @@ class BusState:
         self.drivers: dict[str, PciDriver] = {}
         self.devices: dict[str, PciDevice] = {}
         self.roots: list[RootBus] = []
+        self.uio: dict[int, UioDevice] = {}
         self.autoprobe = True
         # Who else has something to do when a driver has taken a function, or is about to leave it.
         self.binding_listeners: list[BindingListener] = []

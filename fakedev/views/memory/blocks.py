@@ -17,7 +17,7 @@ from fakedev.views.memory.site import (
     to_address,
     to_bool,
 )
-from fakedev.views.node import Node, Opener, Refused
+from fakedev.views.node import CAP_SYS_ADMIN, Node, Opener, Refused
 from fakedev.views.sysfs import link, take_uevent
 
 _PREFIX = "memory"
@@ -90,7 +90,7 @@ def _page_file(site: Site, action: str) -> Attribute:
     """`hard_offline_page`, `soft_offline_page`: the number is a physical address in bytes."""
 
     def store(text: str, opener: Opener) -> None:
-        if not opener.privileged:
+        if not opener.capable(CAP_SYS_ADMIN):
             raise Refused(errno.EPERM)
         address = to_address(text)
         poison = getattr(site.machine, "poison", None)

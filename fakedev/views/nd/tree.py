@@ -1,5 +1,6 @@
 """Where persistent memory, dax and CXL stand in the tree of a machine."""
 
+import os
 import stat
 from collections.abc import Iterable
 from functools import partial
@@ -8,19 +9,23 @@ from typing import TYPE_CHECKING
 from fakedev.devices.nd.bus import NdBus
 from fakedev.devices.nd.catalog import Link, Text
 from fakedev.devices.nd.dax import DaxDevice, Life
+from fakedev.devices.nd.describe_cxl import MAJOR as CXL_MAJOR
+from fakedev.devices.nd.describe_dax import MAJOR as DAX_MAJOR
 from fakedev.devices.nd.plan import FilePlan
 from fakedev.devices.nd.region import Namespace
 from fakedev.model.machine import Machine
 from fakedev.model.ranges import Range
+from fakedev.views.kinds import CHAR_DEVICE
 from fakedev.views.live import Attribute, LiveDirectory
-from fakedev.views.nd.files import MediumFile
-from fakedev.views.node import Directory, Node, Opener
+from fakedev.views.nd.files import MediumFile, Number
+from fakedev.views.node import Attr, Directory, Node, Opener
 from fakedev.views.sysfs import link
 
 if TYPE_CHECKING:
     from fakedev.views.tree import Tree
 
 FILES, CXL = "/dev/pmem-fs", "/dev/cxl"
+BLOCK_EXT_MAJOR = 259
 _FILE, _LINK, _DIRECTORY = stat.S_IFREG | 0o600, stat.S_IFLNK | 0o777, stat.S_IFDIR | 0o755
 
 
@@ -42,7 +47,7 @@ def directories(machine: Machine) -> dict[str, bool]:
 
 
 def _has_files(bus: NdBus) -> bool:
-    return any(n.files for region in bus.regions for n in region.namespaces)
+    return any(n.plan.files for region in bus.regions for n in region.namespaces)
 
 
 def install(tree: "Tree", machine: Machine) -> None:
@@ -61,7 +66,7 @@ def _catalogued(tree: "Tree", bus: NdBus, path: str) -> LiveDirectory:
         if entry is None and at not in bus.catalog.children:
             return None
         if isinstance(entry, Text):
-            return _attribute(entry)
+            return _attribute(bus, at, entry)
         if isinstance(entry, Link):
             return link(path, entry.target)
         return _catalogued(tree, bus, at)
@@ -78,15 +83,30 @@ class _Verb(Attribute):
     waits = True
 
 
-def _attribute(entry: Text) -> Attribute:
-    store = entry.store
-    if store is None:
-        return Attribute(entry.show, mode=entry.mode)
+def _attribute(bus: NdBus, path: str, made: Text) -> Attribute:
+    """The file of an entry: it says what the catalogue of the day says, as long as that has the same owner."""
+    owner = bus.catalog.owners[path]
+
+    def alive() -> bool:
+        return path in bus.catalog.entries and bus.catalog.owners[path] is owner
+
+    def entry() -> Text:
+        now = bus.catalog.entries.get(path)
+        return now if isinstance(now, Text) else made
+
+    def show() -> str:
+        said = entry().show
+        return said() if said is not None else ""
 
     def take(text: str, _: Opener) -> None:
-        store(text)
+        store = entry().store
+        if store is not None:
+            store(text)
 
-    return _Verb(entry.show, take, mode=entry.mode, verb=True)
+    shown = show if made.show is not None else None
+    if made.store is None:
+        return Attribute(shown, mode=made.mode, alive=alive)
+    return _Verb(shown, take, mode=made.mode, verb=True, alive=alive)
 
 
 # -- /dev ---------------------------------------------------------------------------------------
@@ -106,10 +126,8 @@ def _dev(tree: "Tree", machine: Machine, bus: NdBus) -> LiveDirectory:
         found = _nodes(bus).get(name)
         if found is None:
             return None
-        life, span = found
-        readable = name.startswith("pmem")
-        mode = 0o660 if readable else 0o600
-        return MediumFile(machine, f"/dev/{name}", span, life, mode=mode, readable=readable)
+        life, span, number = found
+        return MediumFile(machine, f"/dev/{name}", span, life, mode=0o600, number=number)
 
     return LiveDirectory(names, make, extras=_former(tree, "/dev"))
 
@@ -122,8 +140,23 @@ def _mailboxes(bus: NdBus) -> Directory:
     """`/dev/cxl`: a node for each memory device; commands to it are not simulated."""
     directory = Directory()
     for number in range(_memdevs(bus)):
-        directory.add(f"mem{number}", Attribute(None, mode=0o600))
+        directory.add(f"mem{number}", _Mailbox(number))
     return directory
+
+
+class _Mailbox(Attribute):
+    """`/dev/cxl/memN`."""
+
+    __slots__ = ("_number",)
+    kind = CHAR_DEVICE
+
+    def __init__(self, number: int) -> None:
+        super().__init__(None, mode=0o600)
+        self._number = number
+
+    def look(self) -> Attr:
+        """A character device."""
+        return Attr(stat.S_IFCHR | self.mode, rdev=os.makedev(CXL_MAJOR, self._number))
 
 
 def _former(tree: "Tree", path: str) -> Directory:
@@ -132,16 +165,17 @@ def _former(tree: "Tree", path: str) -> Directory:
     return there if there is not None else Directory()
 
 
-def _nodes(bus: NdBus) -> dict[str, tuple[Life, Range]]:
+def _nodes(bus: NdBus) -> dict[str, tuple[Life, Range, Number]]:
     """The device nodes that there are now: who gives them life, and what they show."""
-    found: dict[str, tuple[Life, Range]] = {}
+    found: dict[str, tuple[Life, Range, Number]] = {}
     for dax in bus.dax_devices():
         if dax.listed:  # the node is there without a driver, too: open is ENXIO then
-            found[dax.name] = dax.life or _dead(dax), dax.span
-    for namespace in bus.namespaces():
+            number = Number(DAX_MAJOR, dax.minor, dax.align)
+            found[dax.name] = dax.life or _dead(dax), dax.span, number
+    for index, namespace in enumerate(bus.namespaces()):
         if namespace.region.plan.listed and namespace.life is not None and namespace.life.alive:
-            raw = namespace.mode == "raw"
-            found[namespace.block] = namespace.life, namespace.span if raw else namespace.data
+            span = namespace.span if namespace.mode == "raw" else namespace.data
+            found[namespace.block] = namespace.life, span, Number(BLOCK_EXT_MAJOR, index)
     return found
 
 
@@ -156,9 +190,7 @@ def _file_systems(machine: Machine, bus: NdBus) -> LiveDirectory:
 
     def mounted() -> dict[str, Namespace]:
         return {
-            n.block: n
-            for n in bus.namespaces()
-            if n.mode == "fsdax" and n.files and n.life is not None and n.life.alive
+            n.block: n for n in bus.namespaces() if n.files and n.life is not None and n.life.alive
         }
 
     def make(name: str) -> Node | None:
@@ -175,7 +207,7 @@ def _file_system(machine: Machine, namespace: Namespace) -> LiveDirectory:
     def file(plan: FilePlan) -> MediumFile:
         name = f"/{namespace.block}/{plan.name}"
         span = Range(namespace.data.start + plan.offset, plan.size)
-        return MediumFile(machine, name, span, life, mode=plan.mode, readable=True)
+        return MediumFile(machine, name, span, life, mode=plan.mode)
 
     made = partial(_made, plans, file)
     return LiveDirectory(lambda: plans, made, alive=lambda: life.alive)

@@ -1,24 +1,18 @@
 """Binary files of a function: `config`, `resourceN` of I/O BARs, `rom`, `vpd`."""
 
 import errno
-import stat
 from collections.abc import Callable
 
 from fakedev.devices.pci.device import ROM, PciDevice
 from fakedev.model.errors import FakedevError
 from fakedev.model.flags import IORESOURCE_ROM_SHADOW
+from fakedev.model.lockdown import LOCKDOWN_PCI_ACCESS
 from fakedev.model.machine import Machine
-from fakedev.views.live import BinaryFile, kernel_errors
-from fakedev.views.node import (
-    Attr,
-    Buffers,
-    Handle,
-    Node,
-    Opener,
-    Refused,
-    access_mask,
-    check_access,
-)
+from fakedev.views.calls import Answer, MapCall
+from fakedev.views.live import BinaryFile, BinaryHandle
+from fakedev.views.lockdown import check_lockdown
+from fakedev.views.node import CAP_SYS_ADMIN, Handle, Opener, Refused
+from fakedev.views.pci.resource import removed
 from fakedev.views.pci.subject import Subject
 
 _HEADER, _CARDBUS_HEADER, _CARDBUS = 64, 128, 2
@@ -31,15 +25,9 @@ _VPD_DONE = _VPD_SPACE = 0x8000
 
 def visible_size(device: PciDevice, opener: Opener) -> int:
     """How much of the configuration an opener may read: all with CAP_SYS_ADMIN, else the header."""
-    if opener.privileged:
+    if opener.capable(CAP_SYS_ADMIN):
         return device.function.config.size
     return _CARDBUS_HEADER if device.function.header_type == _CARDBUS else _HEADER
-
-
-def check_lockdown(machine: Machine) -> None:
-    """LOCKDOWN_PCI_ACCESS: EPERM for writes from lockdown=integrity on."""
-    if machine.rules.lockdown_level != "none":
-        raise Refused(errno.EPERM)
 
 
 class guarded:  # noqa: N801 - used like a function
@@ -79,6 +67,10 @@ class ConfigFile(BinaryFile):
         self._bus = subject.bus
         self._device = device
 
+    def open(self, opener: Opener) -> Handle:
+        self.check_open(opener)
+        return BinaryHandle(self, opener.as_of_now())
+
     def load(self, offset: int, size: int, opener: Opener) -> bytes:
         size = min(size, visible_size(self._device, opener) - offset)
         if size <= 0:
@@ -88,75 +80,34 @@ class ConfigFile(BinaryFile):
             return self._bus.config_read(self._device, offset, size)
 
     def save(self, offset: int, data: memoryview, opener: Opener) -> int:
-        check_lockdown(self._machine)
+        check_lockdown(self._machine, LOCKDOWN_PCI_ACCESS, opener.pid)
         with guarded(self._machine, self._device):
             self._bus.config_write(self._device, offset, bytes(data))
         return len(data)
 
 
-class ProcConfigFile(Node):
-    """`/proc/bus/pci/BB/dd.f`: the same space by the rules of procfs (`proc_bus_pci_read`, `_write`)."""
-
-    __slots__ = ("device", "machine")
-
-    def __init__(self, machine: Machine, device: PciDevice) -> None:
-        self.machine = machine
-        self.device = device
-
-    def attr(self) -> Attr:
-        return Attr(stat.S_IFREG | 0o644, self.device.function.config.size)
-
-    def open(self, opener: Opener) -> Handle:
-        check_access(self.attr(), opener.uid, access_mask(opener.flags))
-        return ProcConfigHandle(self, opener)
-
-
-class ProcConfigHandle:
-    """An open file of `/proc/bus/pci`: no limit of a page a call, and EIO once the function is removed."""
-
-    __slots__ = ("_node", "_visible")
-    slow = settles = True
-    mappable = False
-
-    def __init__(self, node: ProcConfigFile, opener: Opener) -> None:
-        self._node = node
-        self._visible = visible_size(node.device, opener)
-
-    def read(self, offset: int, size: int) -> Buffers:
-        self._check()
-        node = self._node
-        size = min(size, self._visible - offset)
-        if size <= 0:
-            return []
-        node.machine.pci.settle_config(node.device)
-        with kernel_errors(), guarded(node.machine, node.device), node.machine.lock:
-            return [memoryview(node.machine.pci.config_read(node.device, offset, size))]
-
-    def write(self, offset: int, data: memoryview) -> int:
-        self._check()
-        node = self._node
-        check_lockdown(node.machine)
-        data = data[: max(node.device.function.config.size - offset, 0)]
-        if data:
-            with kernel_errors(), guarded(node.machine, node.device):
-                node.machine.pci.config_write(node.device, offset, bytes(data))
-        return len(data)
-
-    def _check(self) -> None:
-        if self._node.device.gone:
-            raise Refused(errno.EIO)
-
-
 class IoResourceFile(BinaryFile):
     """`resourceN` of an I/O BAR: 1, 2 or 4 bytes a call go to the ports (`pci_resource_io`)."""
 
-    __slots__ = ("_machine", "_start")
+    __slots__ = ("_device", "_machine", "_start")
 
     def __init__(self, subject: Subject, index: int) -> None:
         resource = subject.device.resources[index]
         super().__init__(mode=0o600, size=resource.size, alive=subject.alive)
+        self._device = subject.device
         self._machine = subject.machine
         self._start = resource.start
+
+    def driver_mmap(self, call: MapCall) -> Answer | None:
+        """No mmap operation; from 7.2 on one that has nothing to map (`arch_can_pci_mmap_io`)."""
+        rules = self._machine.rules
+        if rules.io_bar_mmap_errno == errno.ENODEV:
+            return self.kind.mmap
+        if self._device.gone:
+            return removed("kernfs_fop_mmap", self._device)
+        if rules.locked_down(LOCKDOWN_PCI_ACCESS.level):
+            return Answer(-errno.EPERM, "pci_mmap_resource: security_locked_down")
+        return Answer(-rules.io_bar_mmap_errno, "pci_mmap_resource: no I/O BAR can be mapped")
 
     def load(self, offset: int, size: int, opener: Opener) -> bytes:
         _check_width(size)
@@ -164,7 +115,7 @@ class IoResourceFile(BinaryFile):
             return self._machine.port_space.read(self._start + offset, size)
 
     def save(self, offset: int, data: memoryview, opener: Opener) -> int:
-        check_lockdown(self._machine)
+        check_lockdown(self._machine, LOCKDOWN_PCI_ACCESS, opener.pid)
         _check_width(len(data))
         with self._machine.lock:
             self._machine.port_space.write(self._start + offset, data)

@@ -16,6 +16,7 @@ from fakedev.views.pci.resource import ResourceFile
 from fakedev.views.pci.site import Site
 from fakedev.views.pci.spec import Specs
 from fakedev.views.pci.subject import Subject
+from fakedev.views.pci.uio_tree import uio_directory
 from fakedev.views.sysfs import link
 
 _RESOURCE = re.compile(r"resource([0-5])(_wc)?")
@@ -165,4 +166,5 @@ _ENTRIES: dict[str, _Entry] = {
     ),
     "msi_irqs": (lambda s: bool(s.device.msi), _msi_irqs),
     "pci_bus": (lambda s: s.device.is_bridge, _pci_bus),
+    "uio": (lambda s: s.device.uio is not None, uio_directory),
 }

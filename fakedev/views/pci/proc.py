@@ -3,10 +3,11 @@
 from collections.abc import Iterable
 
 from fakedev.model.machine import Machine
+from fakedev.views.kinds import SEQ_FILE
 from fakedev.views.live import LiveDirectory
-from fakedev.views.node import Node, Opener, TextFile
-from fakedev.views.pci.binary import ProcConfigFile
+from fakedev.views.node import CAP_SYS_ADMIN, Node, Opener, TextFile
 from fakedev.views.pci.places import PROC as PATH
+from fakedev.views.pci.proc_file import ProcConfigFile
 from fakedev.views.pci.site import Site
 from fakedev.views.pci.texts import proc_line
 
@@ -22,7 +23,7 @@ def proc_directory(site: Site) -> LiveDirectory:
 
     def make(name: str) -> Node | None:
         if name == "devices":
-            return TextFile(lambda _: _devices(site))
+            return TextFile(lambda _: _devices(site), kind=SEQ_FILE)
         bus = name if ":" in name else _DOMAIN_0 + name
         known = not name.startswith(_DOMAIN_0) and site.owner(bus) is not None
         return _bus(site, name, bus) if known else None
@@ -55,7 +56,7 @@ def ioports(machine: Machine) -> TextFile:
     def text(opener: Opener) -> bytes:
         with machine.lock:
             return machine.ports.iomem_text(
-                privileged=opener.privileged, depth_cap=machine.rules.iomem_depth_cap
+                privileged=opener.capable(CAP_SYS_ADMIN), depth_cap=machine.rules.iomem_depth_cap
             ).encode()
 
-    return TextFile(text)
+    return TextFile(text, kind=SEQ_FILE)

@@ -7,7 +7,15 @@ from fakedev.devices.pci.device import PciDevice
 from fakedev.model.machine import Machine
 from fakedev.model.ranges import PAGE_MASK, PAGE_SIZE, Range, page_round
 from fakedev.model.verdict import Verdict
-from fakedev.views.node import Attr, Buffers, Opener, Refused, access_mask, check_access
+from fakedev.views.calls import Answer, MapCall, SeekCall
+from fakedev.views.kinds import (
+    SYSFS,
+    fixed_size_llseek,
+    generic_file_llseek,
+    mapped_size,
+    whole_pages,
+)
+from fakedev.views.node import Attr, Buffers, Opener, Refused
 from fakedev.views.physical import PhysicalFile
 
 MODE = 0o600
@@ -17,6 +25,7 @@ class ResourceFile(PhysicalFile):
     """Page 0 of the file is the page that the BAR starts in; stat shows the length of the BAR."""
 
     __slots__ = ("bar", "device")
+    kind = SYSFS
 
     def __init__(
         self, machine: Machine, device: PciDevice, index: int, *, wc: bool = False
@@ -32,10 +41,31 @@ class ResourceFile(PhysicalFile):
 
     def open(self, opener: Opener) -> "ResourceHandle":
         """EACCES by mode; no capability is asked for."""
-        check_access(self.attr(), opener.uid, access_mask(opener.flags))
+        self.permit(opener)
         if self.device.gone:
             raise Refused(errno.ENODEV)
         return ResourceHandle(self, self.machine.now)
+
+    def driver_mmap(self, call: MapCall) -> Answer | None:
+        """`kernfs_fop_mmap`, `pci_mmap_resource`."""
+        if self.device.gone:
+            return removed("kernfs_fop_mmap", self.device)
+        verdict = self.machine.policy.mmap_bar(self.bar)
+        span = Range(self.base + call.offset, mapped_size(call))
+        if not verdict.allowed:
+            return Answer(-verdict.errno, verdict.rule, span)
+        if call.offset + mapped_size(call) > whole_pages(self.bar.size):
+            return Answer(-errno.EINVAL, f"pci_mmap_fits: the BAR is {self.bar}", span)
+        return None
+
+    def seek(self, call: SeekCall) -> Answer | None:
+        """From 5.12 on the file has the inode of `/dev/mem`, of size 0; later a way of its own round that."""
+        rules, size = self.machine.rules, self.bar.size
+        if rules.has_pci_llseek:
+            if self.device.gone:
+                return removed("kernfs_fop_llseek", self.device)
+            return fixed_size_llseek(call, size)
+        return generic_file_llseek(call, size if rules.zaps_removed_files else 0)
 
     def revocable(self) -> bool:
         """Before 5.12 a claim revokes mappings of `/dev/mem` only."""
@@ -44,6 +74,11 @@ class ResourceFile(PhysicalFile):
     def mappable(self, span: Range) -> bool:
         """Whether a new mapping would be allowed."""
         return self.machine.policy.mmap_bar(self.bar).allowed
+
+
+def removed(function: str, device: PciDevice) -> Answer:
+    """ENODEV of sysfs files that lost their device (`kernfs_get_active`)."""
+    return Answer(-errno.ENODEV, f"{function}: {device.name} was removed")
 
 
 class ResourceHandle:
@@ -99,4 +134,6 @@ class ResourceHandle:
         """The verdict on mapping the BAR."""
         node = self._node
         verdict = node.machine.touch(node.base + offset, size)
-        return verdict if verdict.errno == errno.EIO else node.machine.policy.mmap_bar(node.bar)
+        if verdict.errno == errno.EIO:
+            return verdict
+        return node.machine.mapped_bar(node.bar, opened=self.opened)

@@ -6,7 +6,7 @@ from functools import partial
 from typing import NamedTuple
 
 from fakedev.views.live import Attribute
-from fakedev.views.node import Opener, Refused
+from fakedev.views.node import CAP_SYS_ADMIN, Opener, Refused
 from fakedev.views.pci.subject import Subject
 
 Show = Callable[[Subject], str]
@@ -55,7 +55,7 @@ def admin(store: Store) -> Store:
     """EPERM without CAP_SYS_ADMIN, before anything else is looked at."""
 
     def checked(subject: Subject, text: str, opener: Opener) -> None:
-        if not opener.privileged:
+        if not opener.capable(CAP_SYS_ADMIN):
             raise Refused(errno.EPERM)
         store(subject, text, opener)
 
