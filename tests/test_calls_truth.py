@@ -3,10 +3,9 @@
 from pathlib import Path
 
 import pytest
-from calls_replay import Record, Replay, differences
+from calls_replay import Replay, differences
+from recordings import records
 
-from fakedev.conformance.places import recording
-from fakedev.conformance.records import read_recording
 from fakedev.model.iomem_text import build_tree, parse_iomem
 from fakedev.model.kernel import KernelRules
 from fakedev.model.machine import Machine
@@ -36,13 +35,6 @@ MEMORY_TYPES = [
 ]
 
 
-def recorded(config: str, phases: list[str]) -> list[Record]:
-    """The records of some phases, in order."""
-    found = read_recording(recording(config))
-    assert not found.problems
-    return [r for r in found.records if any(Path(r["phase"]).match(name) for name in phases)]
-
-
 @pytest.mark.parametrize(
     ("config", "profile", "phases", "calls", "known"),
     [
@@ -56,7 +48,7 @@ def test_every_recorded_answer(
     config: str, profile: str, phases: list[str], calls: int, known: list[str]
 ) -> None:
     machine = build_machine(load_profile(profile, overrides=SETTINGS[config]))
-    assert differences(Replay(machine), recorded(config, phases)) == (calls, known)
+    assert differences(Replay(machine), records(*phases, config=config)) == (calls, known)
 
 
 @pytest.mark.parametrize(
@@ -69,4 +61,4 @@ def test_every_recorded_answer(
 def test_devmem_when_drivers_are_there(phase: str, iomem: str, calls: int) -> None:
     tree = build_tree(parse_iomem((TESTS / "data" / iomem).read_text()))
     machine = Machine(KernelRules.preset("6.1", phys_bits=40), PhysicalMemory(), tree, name=phase)
-    assert differences(Replay(machine), recorded("default", [phase])) == (calls, [])
+    assert differences(Replay(machine), records(phase)) == (calls, [])

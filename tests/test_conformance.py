@@ -14,6 +14,7 @@ from fakedev.conformance.deviations import DEVIATIONS
 from fakedev.conformance.monitor import PROMPT, Monitor
 from fakedev.conformance.reasons import REASONS, Reason
 from fakedev.conformance.records import Record, Recording, parse, read_recording, record_of
+from fakedev.conformance.run import with_phases
 from fakedev.conformance.score import Score
 from fakedev.control.verbs import Verbs
 from fakedev.model.errors import HostError
@@ -51,13 +52,16 @@ def test_a_broken_line_is_told_with_its_number_and_the_rest_is_read() -> None:
         b'{"phase":"fd","case":"a","op":"read","signal":"SIGBUS"}',
         b'{"phase":"fd","case":"b","op":"read","extra":[]}',
         b'{"phase":"fd","case":"b","op":"read","args":[1]}',
+        b'{"phase":"fd","case":"b","op":"read","data":5}',
+        b'{"phase":"fd","case":"b","op":"read","config":{}}',
+        b'{"phase":"fd","case":"b\\ud800","op":"read"}',
         b"\xff\xfe",
         b'{"phase":"fd","case":"b","op":"read"}',
     ]
     found = parse(lines, "x.jsonl")
     assert [one["case"] for one in found.records] == ["a", "b", "b"]
     assert [problem.partition(": ")[0] for problem in found.problems] == [
-        f"x.jsonl:{number}" for number in (3, 4, 5, 6, 8, 9)
+        f"x.jsonl:{number}" for number in (3, 4, 5, 6, 8, 9, 10, 11, 12)
     ]
 
 
@@ -188,18 +192,6 @@ def test_given_arguments_come_before_those_of_the_recording() -> None:
     assert machine.high_memory == 0x1C0000000
 
 
-def test_ram_above_4_gib_is_found_in_the_recording(tmp_path: Path) -> None:
-    line = {
-        "config": "default",
-        "phase": "env",
-        "case": "iomem-root",
-        "op": "open+read",
-        "data": "100000000-1bfffffff : System RAM\n200000000-20fffffff : Persistent Memory\n",
-    }
-    (tmp_path / "five.jsonl").write_text(json.dumps(line))
-    assert configuration(str(tmp_path / "five.jsonl")).memory == 5 << 30
-
-
 def test_a_configuration_that_tells_nothing_needs_arguments(tmp_path: Path) -> None:
     path = tmp_path / "mine.jsonl"
     path.write_text('{"phase":"fd","case":"a","op":"read"}')
@@ -318,6 +310,19 @@ def example() -> Score:
     judgements = compare(recorded, here, [Reason("no use", case="f")], [Reason("known", case="b")])
     made = Configuration("mine", Recording(recorded, []), "quiet", 0, [])
     return Score(made, judgements, [], 1.5)
+
+
+def test_recordings_without_the_phase_are_left_out() -> None:
+    both = [configuration(name) for name in places.RECORDED]
+    assert [one.name for one in with_phases(both, ["fd"])] == ["default"]
+    assert with_phases(both, []) == both
+    with pytest.raises(HostError, match="no phase 'nosuch' in the recording: bind-errors,"):
+        with_phases(both, ["fd", "nosuch"])
+
+
+def test_a_long_text_is_shown_from_where_it_differs() -> None:
+    one, two = score._from_the_difference("x" * 500 + "here", "x" * 500 + "there")
+    assert (one, two) == ("..." + "x" * 80 + "here", "..." + "x" * 80 + "there")
 
 
 def test_the_table_counts_every_record() -> None:

@@ -14,8 +14,8 @@ from fakedev.sandbox.exact.rules import Alternative, identity_rules, memory_rule
 ALLOW, NOTIFY = 0x7FFF_0000, 0x7FC0_0000
 LONGEST = 4096  # BPF_MAXINSNS
 HOST_TABLES = [pytest.param(tables, id=name) for name, tables in HOSTS.items()]
-ALWAYS = {"fstat", "fstat64", "fsync", "fdatasync", "ftruncate", "ftruncate64", "fallocate",
-          "sendfile", "sendfile64", "splice", "copy_file_range", "fadvise64", "fadvise64_64",
+ALWAYS = {"fstat", "fstat64", "fsync", "fdatasync", "ftruncate", "ftruncate64",
+          "sendfile", "sendfile64", "splice", "copy_file_range",
           "readahead", "sync_file_range", "mremap", "mincore", "mlock", "mlock2", "vmsplice",
           "remap_file_pages", "process_vm_readv", "process_vm_writev"}  # fmt: skip
 #: madvise: REMOVE DOFORK DODUMP COLD PAGEOUT POPULATE_READ POPULATE_WRITE DONTNEED_LOCKED

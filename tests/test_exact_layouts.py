@@ -10,8 +10,8 @@ import pytest
 from support import need
 
 from fakedev.sandbox.exact import layouts
-from fakedev.sandbox.exact.layouts import Look
 from fakedev.sandbox.exact.numbers import AARCH64, I386, SECCOMP, X86_64, Arch
+from fakedev.views.calls import Shown
 
 INCLUDE = Path("/usr/include")
 #: Tables by name: options of the compiler, and what to include.
@@ -28,12 +28,13 @@ STATS = {
     "i386": ("-m32", "#include <asm/stat.h>", "struct stat64"),
     "aarch64": ("-m64", "#include <asm-generic/stat.h>", "struct stat"),
 }
-LOOK = Look(
-    device=os.makedev(0x12, 0x345), ino=0x1234_5678_9, mode=0o020640, nlink=7, uid=1001, gid=1002,
+DEVICE = os.makedev(0x12, 0x345)
+LOOK = Shown(
+    ino=0x1234_5678_9, mode=0o020640, nlink=7, uid=1001, gid=1002,
     rdev=os.makedev(1, 1), size=0x1_2345_6789, time=1_700_000_000,
 )  # fmt: skip
 FIELDS = {
-    "st_dev": LOOK.device, "st_ino": LOOK.ino, "st_mode": LOOK.mode, "st_nlink": LOOK.nlink,
+    "st_dev": DEVICE, "st_ino": LOOK.ino, "st_mode": LOOK.mode, "st_nlink": LOOK.nlink,
     "st_uid": LOOK.uid, "st_gid": LOOK.gid, "st_rdev": LOOK.rdev, "st_size": LOOK.size,
     "st_blksize": 4096, "st_blocks": (LOOK.size + 511) // 512, "st_atime": LOOK.time,
     "st_mtime": LOOK.time, "st_ctime": LOOK.time, "st_atime_nsec": 0, "st_mtime_nsec": 0,
@@ -97,7 +98,7 @@ def places(option: str, include: str, struct: str, fields: tuple[str, ...]) -> d
 def test_struct_stat(arch: str) -> None:
     if arch != "aarch64" and os.uname().machine != "x86_64":
         pytest.skip("no x86 headers on this host")
-    data = layouts.stat(arch, LOOK)
+    data = layouts.stat(arch, DEVICE, LOOK)
     fields = FIELDS | ({"__st_ino": LOOK.ino & 0xFFFF_FFFF} if arch == "i386" else {})
     where = places(*STATS[arch], tuple(fields))
     assert len(data) == where[""].stop
@@ -106,7 +107,7 @@ def test_struct_stat(arch: str) -> None:
 
 
 def test_struct_statx() -> None:
-    data = layouts.statx(LOOK)
+    data = layouts.statx(DEVICE, LOOK)
     where = places("-m64", "#include <linux/stat.h>", "struct statx", tuple(STATX))
     assert len(data) == where[""].stop
     for field, value in STATX.items():

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from hostneeds import needs_sandbox
-from support import compiled
+from support import compiled, wait_for
 
 from fakedev import Machine, Sandbox, build_machine, load_profile
 from fakedev.model.errors import HostError
@@ -36,6 +36,7 @@ BOARD = Range(0xD000_0000, 0x2000)
 E2E = Path(__file__).parent / "e2e"
 JOBS = ("fakedev-notifier", "fakedev-verbs", "fakedev-witness")
 PR_SET_SECUREBITS, NOROOT = 28, 1
+PROCESS_VM_READV = "310" if platform.machine() == "x86_64" else "270"
 CAPSET = 126 if platform.machine() == "x86_64" else 91
 
 
@@ -68,8 +69,7 @@ def faults(machine: Machine) -> list[str]:
 def test_a_fault_of_ours_lets_the_call_go_on(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("fstat", "newfstatat", "statx"):
-        monkeypatch.setattr(Supervisor, name, raising)
+    monkeypatch.setattr(Supervisor, "stat", raising)
     done = run(exact(machine), LOOK)
     assert (done.returncode, done.stdout, done.stderr) == (0, "-rw-r-----\n", "")
     assert any("broken by the test" in fault for fault in faults(machine))
@@ -131,9 +131,12 @@ def test_a_filter_that_the_host_refuses(
     assert counts() == before
 
 
-def test_a_supervisor_that_cannot_start(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("of", "name"), [(process, "Supervisor"), (Supervisor, "start")])
+def test_a_supervisor_that_cannot_start(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, of: object, name: str
+) -> None:
     sandbox = exact(machine)
-    monkeypatch.setattr(process, "Supervisor", raising)
+    monkeypatch.setattr(of, name, raising)
     before = counts()
     with pytest.raises(RuntimeError, match="broken by the test"):
         sandbox.run(["true"])
@@ -232,6 +235,100 @@ def test_positions_that_no_file_can_have_are_few(machine: Machine) -> None:
 
 def everything(arch: Arch) -> list[str]:
     return [str(number) for table in arch[3:] for number in table.values()]
+
+
+BOUND = """
+import ctypes, mmap, os, sys
+other = sys.argv[1]
+assert ctypes.CDLL(None).mount(b"/dev", other.encode(), None, 0x5000, None) == 0
+fd = os.open(f"{other}/mem", os.O_RDWR)
+before = mmap.mmap(fd, 4096, offset=0xD0000000)
+before[0]
+print("mapped", flush=True)
+sys.stdin.readline()
+os.stat(f"{other}/mem")
+mmap.mmap(fd, 4096, offset=0xD0000000)[0]
+print("mapped again")
+"""
+
+
+def test_a_descriptor_maps_again_though_its_path_in_proc_is_nowhere(tmp_path: Path) -> None:
+    """The tool has mounted /dev at a second place: `Names.path` knows where it was found."""
+    machine = build_machine(load_profile(str(E2E / "strict.yaml")))
+    other = tmp_path / "other"
+    other.mkdir()
+    command = [sys.executable, "-c", BOUND, other]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with exact(machine).popen(command, **pipes) as tool:
+        assert tool.stdout is not None
+        assert tool.stdout.readline() == "mapped\n"
+        machine.claim(BOARD, "driver")
+        machine.release(BOARD)
+        assert tool.communicate("\n", timeout=20)[0] == "mapped again\n"
+    assert (tool.returncode, faults(machine)) == (0, [])
+
+
+BY_NAME = """
+import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+fd = os.open("/dev/mem", os.O_PATH)
+calls = {
+    "lseek": lambda: libc.lseek(fd, 0, os.SEEK_END),
+    "ioctl": lambda: libc.ioctl(fd, 0x541B, 0),
+    "fsync": lambda: libc.fsync(fd),
+    "ftruncate": lambda: libc.ftruncate(fd, 0),
+    "readahead": lambda: libc.readahead(fd, 0, 4096),
+    "fcntl": lambda: libc.fcntl(fd, 4, os.O_DIRECT),
+}
+for name, call in calls.items():
+    assert call() == -1, name
+    assert ctypes.get_errno() == 9, (name, ctypes.get_errno())
+assert libc.readahead(os.open("/dev/mem", os.O_WRONLY), 0, 4096) == -1
+assert ctypes.get_errno() == 9
+assert libc.readahead(os.open("/dev/mem", os.O_RDONLY), 0, 4096) == -1
+assert ctypes.get_errno() == 22
+"""
+
+
+def test_a_descriptor_of_the_name_only_is_not_open(machine: Machine) -> None:
+    """O_PATH: EBADF, before the file is asked anything; readahead(2) as well without reading."""
+    done = run(exact(machine), BY_NAME)
+    assert (done.returncode, done.stderr, faults(machine)) == (0, "", [])
+
+
+MLOCKALL = """
+import ctypes, mmap, os
+libc = ctypes.CDLL(None, use_errno=True)
+page = mmap.mmap(os.open("/dev/mem", os.O_RDWR), 4096, offset=0x10000)
+assert libc.mlockall(1) == 0
+assert libc.mlockall(1 | 8) == -1
+assert ctypes.get_errno() == 22
+"""
+
+
+def test_mlockall_with_flags_that_do_not_exist(machine: Machine) -> None:
+    done = run(exact(machine), MLOCKALL)
+    assert (done.returncode, done.stderr, faults(machine)) == (0, "", [])
+
+
+@pytest.mark.parametrize("victim", ["everything", "the reaper"])
+def test_memory_that_nobody_fills_does_not_keep_the_sandbox(
+    machine: Machine, tmp_path: Path, victim: str
+) -> None:
+    """The tool serves a file system itself: the supervisor waits for a page of it."""
+    command = [sys.executable, E2E / "exact_own_fuse.py", tmp_path]
+    with exact(machine).popen(command, stdout=subprocess.PIPE, text=True) as tool:
+        assert tool.stdout is not None
+        assert tool.stdout.readline() == "mapped\n"
+        thread = next(one for one in threading.enumerate() if one.name == "fakedev-exact")
+        call = Path(f"/proc/self/task/{thread.native_id}/syscall")
+        wait_for(lambda: call.read_text().split()[0] == PROCESS_VM_READV, "the supervisor waits")
+        if victim == "everything":
+            tool.kill()
+        else:
+            os.kill(tool.pid, signal.SIGKILL)
+        tool.wait(15)
+    assert not thread.is_alive()
 
 
 def test_processes_that_are_killed_in_a_call_are_no_fault(machine: Machine, tmp_path: Path) -> None:

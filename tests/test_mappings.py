@@ -7,9 +7,9 @@ from collections import Counter
 import pytest
 from calling import at, said
 from pci_tree import IVSHMEM, Setup, device_path
+from recordings import records
 
-from fakedev.conformance.places import recording
-from fakedev.conformance.records import Record, read_recording
+from fakedev.conformance.records import Record
 from fakedev.profiles.build import build_machine
 from fakedev.profiles.loader import load_profile
 from fakedev.views import mappings
@@ -18,6 +18,7 @@ from fakedev.views.mappings import Mapping, Remap
 
 ADDRESS, SIZE, ELSEWHERE = 0x7F00_0000_0000, 0x8000, 0x7F10_0000_0000
 MAYMOVE, FIXED, DONTUNMAP = 1, 2, 4
+PHASES = ("vm-ops", "revoke-*")
 ADVICE = {
     "NORMAL": 0, "RANDOM": 1, "WILLNEED": 3, "FREE": 8, "REMOVE": 9, "DONTFORK": 10, "after": 11,
     "HUGEPAGE": 14, "MERGEABLE": 12, "DONTDUMP": 16, "DODUMP": 17, "WIPEONFORK": 18, "COLD": 20,
@@ -34,15 +35,6 @@ REMAPS = {
 }
 #: EINVAL of the host as well: not anonymous.
 BY_THE_HOST = ("FREE", "WIPEONFORK")
-
-
-@pytest.fixture(scope="module")
-def records() -> list[Record]:
-    return [
-        record
-        for record in read_recording(recording("default")).records
-        if record["phase"] == "vm-ops" or record["phase"].startswith("revoke-")
-    ]
 
 
 @pytest.fixture(scope="module")
@@ -65,9 +57,9 @@ def recorded(record: Record) -> str | int:
     return record["errno"] or record["result"]
 
 
-def test_madvise_as_recorded(records: list[Record], places: dict[str, Mapping]) -> None:
+def test_madvise_as_recorded(places: dict[str, Mapping]) -> None:
     seen: Counter[str] = Counter()
-    for record in records:
+    for record in records(*PHASES):
         word = record["case"].rsplit("-", 1)[-1]
         if record["op"] != "madvise" or word == "DONTNEED":
             continue
@@ -79,9 +71,9 @@ def test_madvise_as_recorded(records: list[Record], places: dict[str, Mapping]) 
     assert set(seen) == set(ADVICE)
 
 
-def test_mremap_as_recorded(records: list[Record]) -> None:
+def test_mremap_as_recorded() -> None:
     seen: Counter[str] = Counter()
-    for record in records:
+    for record in records(*PHASES):
         found = re.search(r"mremap-(.+)$", record["case"])
         if record["op"] != "mremap" or found is None:
             continue
@@ -102,10 +94,8 @@ def test_mremap_as_recorded(records: list[Record]) -> None:
         ("vmsplice", mappings.NO_PAGES_TO_PIN, None),
     ],
 )
-def test_others_as_recorded(
-    records: list[Record], op: str, answer: Answer, data: str | None
-) -> None:
-    found = [record for record in records if record["op"] == op]
+def test_others_as_recorded(op: str, answer: Answer, data: str | None) -> None:
+    found = [record for record in records(*PHASES) if record["op"] == op]
     assert len(found) > 5
     for record in found:
         assert said(answer) == recorded(record)

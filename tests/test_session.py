@@ -5,6 +5,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
+from typing import cast
 
 import pytest
 from hypothesis import given, settings
@@ -14,6 +15,7 @@ from machines import BAR, small_machine
 from fakedev.fuse import wire
 from fakedev.fuse.coherence import Coherence
 from fakedev.fuse.deferred import Deferred
+from fakedev.fuse.names import Names
 from fakedev.fuse.session import Body, Options, Session
 from fakedev.fuse.wire import Opcode, Request
 from fakedev.model.files import StaticFile
@@ -275,3 +277,32 @@ GARBAGE = Kernel()
 for path in (("dev", "mem"), ("proc", "iomem"), ("sys", "link")):
     GARBAGE.lookup(*path)
 GARBAGE.open(GARBAGE.lookup("dev", "mem"))
+
+
+class Ended:
+    """A mount at which somebody opens again (`ExactFiles.again`), until it is looked at."""
+
+    options = Options()
+
+    def __init__(self) -> None:
+        self._found: list[tuple[int, int]] = [(7, 8)]
+
+    @property
+    def again(self) -> tuple[int, int] | None:
+        return self._found.pop() if self._found else None
+
+
+@pytest.mark.parametrize(("tid", "expected"), [(7, (8, True)), (9, (9, False))])
+def test_who_opens_again_is_the_thread_that_said_so(tid: int, expected: tuple[int, bool]) -> None:
+    request = Request(Opcode.OPEN, 1, ROOT, 0, 0, tid, memoryview(b""))
+    opener = Names._caller(cast("Names", Ended()), request)
+    assert (opener.pid, opener.again) == expected
+
+
+def test_where_a_file_was_found(kernel: Kernel) -> None:
+    way = ("sys", "firmware", "dmi", "tables", "DMI")
+    session, node = kernel.session, kernel.lookup(*way)
+    (inode,) = session.numbered(kernel.attr(node)["ino"])
+    assert session.path(inode) == "/sys/firmware/dmi/tables/DMI"
+    session._inodes.forget(inode.parent, 1 << 60)
+    assert session.path(inode) == ""

@@ -1,6 +1,7 @@
 """`fakedev conformance`: how many answers of a real kernel a machine gives too."""
 
 import signal
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -23,11 +24,14 @@ def conformance(  # noqa: PLR0913 - one parameter an option
     cmdline: Annotated[
         str | None,
         typer.Option(
-            "--kernel-cmdline", help="Kernel arguments, where the recording does not tell them."
+            "--kernel-cmdline",
+            metavar="ARGS",
+            help="Kernel arguments of the machine (those of the recording).",
         ),
     ] = None,
     memory: Annotated[
-        str | None, typer.Option(help="RAM of the machine (512M, or what the recording shows).")
+        str | None,
+        typer.Option(metavar="SIZE", help="RAM of the machine, such as 5G (as recorded)."),
     ] = None,
     phase: Annotated[
         list[str] | None,
@@ -54,12 +58,15 @@ def conformance(  # noqa: PLR0913 - one parameter an option
     from fakedev.conformance.build import build  # noqa: PLC0415
     from fakedev.conformance.configuration import configuration  # noqa: PLC0415
     from fakedev.conformance.places import RECORDED  # noqa: PLC0415
-    from fakedev.conformance.run import run  # noqa: PLC0415
+    from fakedev.conformance.run import run, with_phases  # noqa: PLC0415
     from fakedev.model.ranges import parse_number  # noqa: PLC0415
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # what was begun is cleaned up
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _frame: sys.exit(128 + number))
     size = None if memory is None else parse_number(memory)
     chosen = [configuration(one, cmdline=cmdline, memory=size) for one in config or RECORDED]
+    chosen = with_phases(chosen, phase or ())
     programs = build()
     scores = []
     for one in chosen:

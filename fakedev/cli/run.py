@@ -87,7 +87,8 @@ def _run(
         as_root = role is options.Role.ROOT
         sandbox = Sandbox(host.service, as_root=as_root, control=host.socket, exact=exact)
         if sandbox.without_exact:
-            options.note(f"{sandbox.without_exact}: {WITHOUT_EXACT}", quiet=quiet)
+            why = "" if exact is False else f" ({sandbox.without_exact})"
+            options.note(f"without the exact layer{why}: {WITHOUT_EXACT}", quiet=quiet)
         plan = sandbox.plan()
         for path in plan.unplaced:
             if path in ALSO_ELSEWHERE:
@@ -96,8 +97,19 @@ def _run(
                 f"{path} cannot be shown on this host: nothing can be made there", quiet=quiet
             )
         path = _search_path(as_root=sandbox.as_root)
-        environment = {**os.environ, "PATH": path, **(variables or {})}
+        environment = {**_given_environment(), "PATH": path, **(variables or {})}
         return sandbox.run_foreground(command, plan=plan, env=environment)
+
+
+def _given_environment() -> dict[str, str]:
+    """What we were started with: in the C locale Python sets an LC_CTYPE of its own (PEP 538)."""
+    given = dict(os.environ)
+    given.pop("LC_CTYPE", None)
+    for entry in Path("/proc/self/environ").read_bytes().split(b"\0"):
+        name, _, value = entry.partition(b"=")
+        if name == b"LC_CTYPE":
+            given["LC_CTYPE"] = os.fsdecode(value)
+    return given
 
 
 def _search_path(*, as_root: bool) -> str:

@@ -9,10 +9,12 @@ from collections.abc import Iterable, Iterator
 
 from fakedev.conformance.records import Record, Recording
 
-_HIGH_RAM = re.compile(r"^([0-9a-f]{9,})-([0-9a-f]+) : System RAM$", re.MULTILINE)
+_RAM = re.compile(r"^([0-9a-f]{8,16})-([0-9a-f]{8,16}) : System RAM$", re.MULTILINE)
 _KERNEL = re.compile(r"^ *([0-9a-f]+-[0-9a-f]+ : Kernel \w+)$", re.MULTILINE)
 _PLUGGED = re.compile(r"^  requested-size: 0\n  size: (\d+)$", re.MULTILINE)
-_OFFLINE = re.compile(r"offline-memory(\d+)")
+_OFFLINE = re.compile(r"offline-memory(\d{1,6})")
+_BLOCK = 128 << 20
+_4G = 4 << 30
 
 
 class Conditions:
@@ -28,10 +30,13 @@ class Conditions:
         return None if told is None else told.rstrip("\n")
 
     @property
-    def high_memory(self) -> int:
-        """Bytes of RAM above 4 GiB at boot."""
+    def memory(self) -> int | None:
+        """Bytes of RAM at boot: a block at the end of the low part is the firmware's, too."""
         text = next(self._texts("env", "iomem-root"), "")
-        return sum(int(end, 16) + 1 - int(start, 16) for start, end in _HIGH_RAM.findall(text))
+        spans = [(int(start, 16), int(end, 16) + 1) for start, end in _RAM.findall(text)]
+        low = max((end for start, end in spans if start < _4G), default=0)
+        high = sum(end - start for start, end in spans if start >= _4G)
+        return -(-low // _BLOCK) * _BLOCK + high or None
 
     @property
     def kernel(self) -> list[str]:
@@ -59,7 +64,8 @@ class Conditions:
     @property
     def block_size(self) -> int:
         """Of memory blocks."""
-        return int(next(self._texts("vmem", "block_size_bytes"), "8000000"), 16)
+        told = next(self._texts("vmem", "block_size_bytes"), "").strip()
+        return int(told, 16) if re.fullmatch("[1-9a-f][0-9a-f]{1,15}", told) else _BLOCK
 
     def _texts(self, phase: str, case: str) -> Iterator[str]:
         found: Iterable[Record] = self._records

@@ -56,7 +56,7 @@ def configuration(
     if cmdline is None:
         cmdline = _cmdline(boot.cmdline, name)
     if memory is None:
-        memory = q35.total(boot.high_memory) if boot.high_memory else q35.RECORDED
+        memory = boot.memory or q35.RECORDED
     return Configuration(name, recording, cmdline, memory, _settings(boot, cmdline, memory))
 
 

@@ -36,6 +36,11 @@ class Layout:
         return self.low - _FIRMWARE - 1
 
     @property
+    def ram(self) -> list[tuple[int, int]]:
+        """The RAM above 1 MiB that the kernel gets: first and last byte of each part."""
+        return [(_M, self.ram_end), *([(_4G, self.high_end - 1)] if self.high_end > _4G else [])]
+
+    @property
     def window_end(self) -> int:
         """The last byte of the 64-bit window of PCI."""
         return self.window + _HOLE64 - 1
@@ -47,7 +52,9 @@ def overrides(size: int, kernel: Sequence[str] = ()) -> list[str]:
     `kernel` are lines of /proc/iomem that say where KASLR put it.
     """
     if size % (128 * _M) or not RECORDED <= size < _MAX_MEMORY:
-        raise HostError("--memory is a multiple of 128M, from 512M to less than 24G")
+        raise HostError(
+            f"{size / _M:g}M of RAM: --memory is a multiple of 128M, from 512M to less than 24G"
+        )
     path = bundled_path("pc-q35")
     if path is None:
         raise HostError("the profile pc-q35 is missing")
@@ -104,19 +111,21 @@ def _devices(profile: dict[str, Any], old: Layout, new: Layout) -> list[str]:
 
 
 def _iomem(text: str, old: Layout, new: Layout, kernel: Sequence[str]) -> str:
-    """The windows of the host bridge begin where RAM ends, and behind the memory devices."""
+    """The windows of the host bridge begin where RAM ends, and behind the memory devices.
+
+    The kernel stays where the profile has it if it was where this machine has no RAM.
+    """
     text = text.replace(f"{old.low:08x}-", f"{new.low:08x}-")
     text = text.replace(f"-{old.ram_end:08x} ", f"-{new.ram_end:08x} ")
     text = text.replace(f"{old.window:x}-{old.window_end:x}", f"{new.window:x}-{new.window_end:x}")
     lines = text.splitlines()
-    if kernel:
-        lines = [line for line in lines if " : Kernel " not in line]
-        ram = next(line for line in lines if line.endswith(" : System RAM"))
-        if _ends(kernel[0].split()[0])[0] >= _4G:
-            ram = f"{_4G:x}-{new.high_end - 1:x} : System RAM"
-            lines.append(ram)
-        place = lines.index(ram) + 1
-        lines[place:place] = [f"  {line}" for line in kernel]
+    ends = [end for line in kernel for end in _ends(line.split()[0])]
+    for first, last in new.ram:
+        if ends and first <= ends[0] and max(ends) <= last:
+            lines = [line for line in lines if " : Kernel " not in line]
+            ram = f"{first:08x}-{last:08x} : System RAM"
+            place = lines.index(ram) if ram in lines else len(lines)
+            lines[place : place + 1] = [ram, *(f"  {line}" for line in kernel)]
     return "iomem=|2\n" + "".join(f"  {line}\n" for line in lines)
 
 
@@ -133,8 +142,3 @@ def _ends(text: str) -> tuple[int, int]:
 def _moved(text: str, distance: int) -> str:
     start, end = _ends(text)
     return f"{start + distance:x}-{end + distance:x}"
-
-
-def total(high: int) -> int:
-    """All RAM of a machine that has `high` bytes of it above 4 GiB."""
-    return high + _LOW_SPLIT

@@ -77,6 +77,7 @@ _OF_BAR = (
 _CONTENTS = "data last_u32 readback before after args.value"
 _ADDRESSES = r"(?<=^LOAD   )0x\w+ 0x(?:ffffffff[89a]\w+ 0x\w+|\w+)"
 _LIVENESS = r"(?<=^\w{8})\w{8}"  # the second word of its BAR
+_BEHIND = r"(?<=^\w{16})\w+"  # what lies behind the first 8 bytes
 
 
 def _fields(text: str, phase: str, case: str, fields: str) -> Iterator[Reason]:
@@ -115,7 +116,13 @@ REASONS = (
     Reason(_EDU, phase="lockdown-runtime", op="mmap+touch", field="data", mask=_LIVENESS),
     Reason(_E1000, phase="matrix-*", case="e1000-bar0-unaligned", op="pread", field="data"),
     *(one for case in _OF_BAR for one in _fields(_DRIVER, "revoke-*", case, _CONTENTS)),
-    *_fields(_DRIVER, "remove-e1000-bound", "removed devmem-*", "data"),
+    *_fields(_DRIVER, "revoke-*", "bound mmap-span", "last_u32"),
+    Reason(_DRIVER, phase="cross-write", case="*-into-claimed", field="data", mask=_BEHIND),
+    *_fields(_DRIVER, "cross-write", "mmap-*-into-claimed", "last_u32"),
+    *_fields(_DRIVER, "remove-e1000-bound", "*devmem*", "data"),
+    *_fields(_DRIVER, "remove-e1000-bound", "*sysfs", "data"),
+    *_fields(_DRIVER, "remove-e1000-bound", "rescanned devmem-mmap", "last_u32"),
+    *_fields(_DRIVER, "matrix-vmem-*", "virtio-* drv=virtio-pci", "data last_u32"),
     *_fields(_DRIVER, "matrix-all-drivers", "*drv=[!(]*", "data last_u32 before after"),
     *_fields(_DRIVER, "matrix-all-drivers", "e1000-*", "data last_u32"),
     *_fields(_DRIVER, "matrix-all-drivers", "*vga-*", "data last_u32 before after"),

@@ -2,6 +2,7 @@
 
 import json
 import lzma
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ from fakedev.model.errors import HostError
 
 Record = dict[str, Any]
 
+_NAME = re.compile(r"\w[\w.+=,-]{,99}", re.ASCII)
 _MAIN = ("config", "phase", "case", "op", "args", "result", "errno", "signal", "data", "note")
 
 
@@ -21,8 +23,9 @@ class Recording(NamedTuple):
 
     @property
     def config(self) -> str:
-        """The configuration that the records name."""
-        return str(self.records[0]["config"] or "") if self.records else ""
+        """The configuration that the records name, if it can be the name of a folder."""
+        name = self.records[0]["config"] or "" if self.records else ""
+        return name if _NAME.fullmatch(name) else ""
 
 
 def read_recording(path: Path) -> Recording:
@@ -47,7 +50,9 @@ def parse(lines: Iterable[bytes], name: str) -> Recording:
         if not line.strip():
             continue
         try:
-            records.append(record_of(json.loads(line)))
+            record = record_of(json.loads(line))
+            json.dumps(record, ensure_ascii=False).encode()  # half a character is none
+            records.append(record)
         except (ValueError, TypeError, RecursionError) as error:
             problems.append(f"{name}:{number}: not a record: {error}")
     return Recording(records, problems)
@@ -65,6 +70,9 @@ def record_of(value: Any) -> Record:
             raise TypeError(f"{field!r} is no object")
     if not isinstance(value.get("signal"), dict | None):
         raise TypeError("'signal' is no object")
+    for field in ("config", "errno", "data"):
+        if not isinstance(value.get(field), str | None):
+            raise TypeError(f"{field!r} is no text")
     record = {field: value.get(field) for field in _MAIN}
     record["args"] = value.get("args") or {}
     others = {k: v for k, v in value.items() if k not in {*_MAIN, "seq", "extra"}}

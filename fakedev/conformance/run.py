@@ -1,7 +1,7 @@
 """A configuration from its recording to its score."""
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from fakedev.conformance.build import Programs
@@ -30,7 +30,6 @@ def run(
     What the probe keeps is put into a folder of `keep`, by name of the configuration.
     """
     recorded = configuration.recording.records
-    _check(phases, {record["phase"] for record in recorded})
     start = time.monotonic()
     name = configuration.name
     folder = None if keep is None else keep / name
@@ -47,10 +46,18 @@ def run(
     return Score(configuration, judgements, problems, seconds)
 
 
-def _check(phases: Collection[str], known: Collection[str]) -> None:
-    for one in phases:
-        if not any(_wanted(phase, [one]) for phase in known):
-            raise HostError(f"no phase {one!r} in the recording: {', '.join(sorted(known))}")
+def with_phases(chosen: Sequence[Configuration], phases: Collection[str]) -> list[Configuration]:
+    """Those that have one of `phases`; all, without any. HostError for a phase that none has."""
+    known = {one.name: _phases(one) for one in chosen}
+    every = set().union(*known.values())
+    for phase in phases:
+        if not any(_wanted(one, [phase]) for one in every):
+            raise HostError(f"no phase {phase!r} in the recording: {', '.join(sorted(every))}")
+    return [one for one in chosen if not phases or any(_wanted(p, phases) for p in known[one.name])]
+
+
+def _phases(configuration: Configuration) -> set[str]:
+    return {record["phase"] for record in configuration.recording.records}
 
 
 def _wanted(phase: str, phases: Collection[str]) -> bool:

@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 from fakedev.conformance.compare import Difference, Judgement, Kind
@@ -9,6 +10,7 @@ from fakedev.conformance.configuration import Configuration
 
 UNKNOWN = "not known yet"
 _SHOWN = 240
+_BEFORE = 80
 _FIRST = 3
 
 
@@ -84,7 +86,17 @@ def _judgement(one: Judgement) -> Iterator[str]:
     yield f"  {one.record['case']}: {one.record['op']} {arguments}".rstrip()
     yield f"      because: {one.reason or UNKNOWN}"
     for difference in one.differences:
-        yield f"      {difference.field}: {_short(difference.recorded)} -> {_short(difference.here)}"
+        recorded, here = _from_the_difference(difference.recorded, difference.here)
+        yield f"      {difference.field}: {_short(recorded)} -> {_short(here)}"
+
+
+def _from_the_difference(one: Any, two: Any) -> tuple[Any, Any]:
+    """Long texts from shortly before the place where they begin to differ."""
+    if not (isinstance(one, str) and isinstance(two, str)) or max(len(one), len(two)) <= _SHOWN:
+        return one, two
+    common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, two, strict=False)))
+    start = max(common - _BEFORE, 0)
+    return ("..." + one[start:], "..." + two[start:]) if start else (one, two)
 
 
 def _short(value: Any) -> str:

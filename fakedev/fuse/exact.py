@@ -13,21 +13,8 @@ from fakedev.fuse.mappers import comm_of
 from fakedev.fuse.session import Session
 from fakedev.model.machine import Machine
 from fakedev.model.ranges import Range
-from fakedev.views.calls import Answer
+from fakedev.views.calls import Answer, Shown
 from fakedev.views.node import Node
-
-
-class Shown(NamedTuple):
-    """What stat shows of a file, with the ids that exist inside; `time` in seconds."""
-
-    ino: int
-    mode: int
-    nlink: int
-    uid: int
-    gid: int
-    rdev: int
-    size: int
-    time: int
 
 
 class ExactFile(NamedTuple):
@@ -37,6 +24,12 @@ class ExactFile(NamedTuple):
     ino: int
     node: Node
     inodes: list[Inode]
+
+    @property
+    def path(self) -> str:
+        """Where it was found last; empty where it has gone."""
+        found = (self.session.path(one) for one in reversed(self.inodes) if not one.look)
+        return next(filter(None, found), "")
 
     @property
     def stale(self) -> bool:

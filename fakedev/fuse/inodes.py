@@ -17,6 +17,7 @@ class Inode:
     """A node as the kernel knows it. `lookups` counts what FORGET will give back.
 
     `look`: it only shows what stat shall show; another inode of the same node can be opened.
+    `parent`, `name`: where it was found last.
     """
 
     nodeid: int
@@ -25,6 +26,8 @@ class Inode:
     lookups: int = 0
     alias: Alias | None = None
     look: bool = False
+    parent: int = 0
+    name: str = ""
 
 
 @dataclass(slots=True, eq=False)
@@ -101,6 +104,15 @@ class Inodes:
     def numbered(self, ino: int) -> list[Inode]:
         """What has this inode number: one node, of which older inodes may live on."""
         return list(self._by_ino.get(ino, ()))
+
+    def path(self, inode: Inode) -> str:
+        """Where an inode was found last; empty where a directory above it has been forgotten."""
+        names: list[str] = []
+        at: Inode | None = inode
+        while at is not None and at.nodeid != wire.ROOT_ID:
+            names.append(at.name)
+            at = self._by_id.get(at.parent)
+        return "/".join(("", *reversed(names))) if at is not None else ""
 
     def forget(self, nodeid: int, count: int) -> None:
         """The kernel drops `count` of its references; more than it has is taken as all."""

@@ -79,6 +79,11 @@ class Names:
         with self._lock:
             return self._inodes.numbered(ino)
 
+    def path(self, inode: Inode) -> str:
+        """Where an inode was found last; empty where it has gone."""
+        with self._lock:
+            return self._inodes.path(inode)
+
     def _inode(self, request: Request) -> Inode:
         inode = self._inodes.get(request.nodeid)
         if inode is None:
@@ -119,6 +124,7 @@ class Names:
         with self._lock:
             inode = self._inodes.of(node)
             inode.lookups += 1
+            inode.parent, inode.name = parent, name
             if isinstance(node, PhysicalFile) and inode.alias is None:
                 inode.alias = self._alias(inode.nodeid, node, parent, os.fsencode(name))
                 inode.alias.file = Mapped(inode.ino, node.name, node.base, node.attr().size)
@@ -223,8 +229,9 @@ class Names:
 
     def _caller(self, request: Request, flags: int = 0, *, real: bool = False) -> Opener:
         """Who asks, as the machine sees it; `real`: by its real ids."""
-        if self.again and request.pid == self.again[0]:
-            return Opener(self.again[1], 0, flags, again=True)
+        again = self.again  # which another thread sets
+        if again and request.pid == again[0]:
+            return Opener(again[1], 0, flags, again=True)
         uid = 0 if request.uid == self.options.root_uid else request.uid or 65534
         callers = self.options.callers
         if callers is None:

@@ -267,8 +267,9 @@ class SandboxProcess(subprocess.Popen[Any]):
         connection, self._connection = self._connection, None
         supervisor, self._supervisor = self._supervisor, None
         self._channel.close()
-        if supervisor is not None:
-            supervisor.close()  # it holds the mount
+        if supervisor is not None and not supervisor.close(_REAPED_TIMEOUT):  # it holds the mount
+            kill_namespace(self._namespace)  # it waits for somebody who is left
+            supervisor.close(_UNMOUNT_TIMEOUT)
         if connection is not None:
             # The kernel ends the connection when the last process of the namespace is gone; that
             # takes long only if the reaper was killed and could not end the tool's children.
@@ -317,6 +318,7 @@ def communicate(
             raise
         except BaseException:
             process.kill()
+            process.wait()  # Popen.__exit__ does not, after KeyboardInterrupt
             raise
         code = process.wait()
     if check and code:

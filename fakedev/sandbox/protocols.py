@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 
 from fakedev.fuse.credentials import Callers
 from fakedev.model.ranges import Range
-from fakedev.views.calls import Answer
+from fakedev.views.calls import Answer, Shown
 from fakedev.views.node import Node
 
 
@@ -70,19 +70,6 @@ class Entry(Protocol):
         ...
 
 
-class Shown(NamedTuple):
-    """What stat shows of a file, with the ids that exist inside; `time` in seconds."""
-
-    ino: int
-    mode: int
-    nlink: int
-    uid: int
-    gid: int
-    rdev: int
-    size: int
-    time: int
-
-
 class ExactFile(Protocol):
     """A file of the tree as the exact layer sees it."""
 
@@ -94,6 +81,11 @@ class ExactFile(Protocol):
     @property
     def node(self) -> Node:
         """What answers for it."""
+        ...
+
+    @property
+    def path(self) -> str:
+        """Where it was found last; empty where it has gone."""
         ...
 
     @property

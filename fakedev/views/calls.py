@@ -44,3 +44,16 @@ class IoctlCall(NamedTuple):
     command: int
     argument: int
     state: dict[str, int]
+
+
+class Shown(NamedTuple):
+    """What stat shows of a file, with the ids that exist inside; `time`, all of its times, in seconds."""
+
+    ino: int
+    mode: int
+    nlink: int
+    uid: int
+    gid: int
+    rdev: int
+    size: int
+    time: int

@@ -1,8 +1,10 @@
 """`/proc/iomem` of the recorded machine, for root and for an ordinary user."""
 
 import re
+import subprocess
 
-from support import DATA, Host, need_sandbox
+import unprivileged
+from support import BIN, DATA, TIMEOUT, Host, need_sandbox
 
 # KASLR moves the kernel's own image with every boot.
 KERNEL = re.compile(r"^  \S+ : Kernel (code|rodata|data|bss)$")
@@ -43,3 +45,15 @@ def test_root_reads_what_strict_devmem_allows(host: Host) -> None:
     done = host.run("pc-q35", "sh", "-c", script, env={"LC_ALL": "C"})
     assert done.stdout == " 53 ff 00 f0\n"
     assert done.stderr == "dd: error reading '/dev/mem': Operation not permitted\n"
+
+
+def test_the_tool_s_locale_is_the_caller_s(host: Host) -> None:
+    """Python sets a LC_CTYPE of its own in the C locale, and GNU tools would print other quotes."""
+    need_sandbox()
+    bare = ["env", "-u", "LANG", "-u", "LC_ALL", "-u", "LC_CTYPE", BIN / "fakedev"]
+    tool = ["run", "-q", "pc-q35", "--", "sh", "-c", "echo ${LC_CTYPE-none}"]
+    command = unprivileged.command(*bare, *tool)
+    done = subprocess.run(
+        command, env=host.env, check=True, capture_output=True, text=True, timeout=TIMEOUT
+    )
+    assert (done.stdout, done.stderr) == ("none\n", "")

@@ -1,8 +1,11 @@
-"""`struct stat` of each architecture and `struct statx`, for answers (arch/*/include/uapi/asm/stat.h)."""
+"""What calls of stat ask for, and the structs of their answers (arch/*/include/uapi/asm/stat.h)."""
 
 import os
 import struct
 from typing import NamedTuple
+
+from fakedev.sandbox.exact.rules import ALL_ONES
+from fakedev.views.calls import Shown
 
 _STATX_BASIC_STATS = 0x7FF
 _BLOCK = 4096
@@ -14,25 +17,36 @@ _STATX = struct.Struct("=IIQIIIH2xQQQQ")
 _STATX_SIZE = 256
 _STATX_TIMES = (64, 96, 112)  # access, change, modification; birth stays empty
 _STATX_NUMBERS = 128
+_STATX_RESERVED = 1 << 31
+# What newfstatat and statx know of AT_*; the kernel refuses the others.
+_AT_FLAGS = 0x100 | 0x800 | 0x1000 | 0x6000
+_AT_SYNC_TYPES = 0x6000
 
 
-class Look(NamedTuple):
-    """What stat shows of a file: `time` stands for all of its times, in seconds."""
+class Asked(NamedTuple):
+    """Addresses of a path, which has to be empty (0: there is none), and of room for the answer."""
 
-    device: int
-    ino: int
-    mode: int
-    nlink: int
-    uid: int
-    gid: int
-    rdev: int
-    size: int
-    time: int
+    path: int
+    room: int
 
 
-def stat(arch: str, look: Look) -> bytes:
+def asked(name: str, arguments: tuple[int, ...]) -> Asked | None:
+    """What fstat, newfstatat or statx asks for; None where its flags are EINVAL."""
+    if name == "fstat":
+        return Asked(0, arguments[1])
+    flags = arguments[2 if name == "statx" else 3] & ALL_ONES
+    if flags & ~_AT_FLAGS:
+        return None
+    if name == "newfstatat":
+        return Asked(arguments[1], arguments[2])
+    if flags & _AT_SYNC_TYPES == _AT_SYNC_TYPES or arguments[3] & _STATX_RESERVED:
+        return None
+    return Asked(arguments[1], arguments[4])
+
+
+def stat(arch: str, device: int, shown: Shown) -> bytes:
     """`struct stat` of fstat and newfstatat; for i386 the `struct stat64` of fstat64 and fstatat64."""
-    device, ino, mode, nlink, uid, gid, rdev, size, time = look
+    ino, mode, nlink, uid, gid, rdev, size, time = shown
     blocks = size + 511 >> 9
     times = (time, 0) * 3
     if arch == "i386":
@@ -45,9 +59,9 @@ def stat(arch: str, look: Look) -> bytes:
     return _X86_64.pack(device, ino, nlink, mode, uid, gid, rdev, size, _BLOCK, blocks, *times)
 
 
-def statx(look: Look) -> bytes:
+def statx(device: int, shown: Shown) -> bytes:
     """`struct statx` with the basic fields."""
-    device, ino, mode, nlink, uid, gid, rdev, size, time = look
+    ino, mode, nlink, uid, gid, rdev, size, time = shown
     room = bytearray(_STATX_SIZE)
     blocks = size + 511 >> 9
     _STATX.pack_into(

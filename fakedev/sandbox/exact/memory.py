@@ -24,6 +24,7 @@ from fakedev.views.mappings import Mapping, Remap
 _TASK_SIZE = 1 << 47
 _MOST_SEGMENTS = 16
 _MLOCK_ONFAULT = 1
+_MCL_ALL = 7
 _SPLICE_F_ALL = 0xF
 
 
@@ -125,7 +126,8 @@ class Mappings:
 
     def mlockall(self, call: _Call) -> Answer | None:
         """mlockall(2) of what is mapped now: nothing of the process is locked then."""
-        found = self._first(call.tid, 0, _TASK_SIZE)
+        wrong = call.arguments[0] & ALL_ONES & ~_MCL_ALL
+        found = None if wrong else self._first(call.tid, 0, _TASK_SIZE)
         return found and mappings.UNLOCKED
 
     def mincore(self, call: _Call) -> Answer | None:

@@ -27,8 +27,8 @@ X86_64 = Arch(
     {
         "fstat": 5, "lseek": 8, "mmap": 9, "ioctl": 16, "pread64": 17, "pwrite64": 18,
         "sendfile": 40, "fcntl": 72, "fsync": 74, "fdatasync": 75, "ftruncate": 77,
-        "readahead": 187, "fadvise64": 221, "newfstatat": 262, "splice": 275,
-        "sync_file_range": 277, "fallocate": 285, "copy_file_range": 326, "statx": 332,
+        "readahead": 187, "newfstatat": 262, "splice": 275,
+        "sync_file_range": 277, "copy_file_range": 326, "statx": 332,
     },
     {
         "getuid": 102, "getgid": 104, "setuid": 105, "setgid": 106, "geteuid": 107, "getegid": 108,
@@ -52,8 +52,8 @@ I386 = Arch(
         "lseek": 19, "ioctl": 54, "fcntl": 55, "ftruncate": 93, "fsync": 118, "_llseek": 140,
         "fdatasync": 148, "pread64": 180, "pwrite64": 181, "sendfile": 187, "mmap2": 192,
         "ftruncate64": 194, "fstat64": 197, "fcntl64": 221, "readahead": 225, "sendfile64": 239,
-        "fadvise64": 250, "fadvise64_64": 272, "fstatat64": 300, "splice": 313,
-        "sync_file_range": 314, "fallocate": 324, "copy_file_range": 377, "statx": 383,
+        "fstatat64": 300, "splice": 313,
+        "sync_file_range": 314, "copy_file_range": 377, "statx": 383,
     },
     {
         "prctl": 172, "capget": 184, "capset": 185, "getuid32": 199, "getgid32": 200,
@@ -75,9 +75,9 @@ AARCH64 = Arch(
     0xC000_00B7,
     64,
     {
-        "fcntl": 25, "ioctl": 29, "ftruncate": 46, "fallocate": 47, "lseek": 62, "pread64": 67,
+        "fcntl": 25, "ioctl": 29, "ftruncate": 46, "lseek": 62, "pread64": 67,
         "pwrite64": 68, "sendfile": 71, "splice": 76, "newfstatat": 79, "fstat": 80, "fsync": 82,
-        "fdatasync": 83, "sync_file_range": 84, "readahead": 213, "mmap": 222, "fadvise64": 223,
+        "fdatasync": 83, "sync_file_range": 84, "readahead": 213, "mmap": 222,
         "copy_file_range": 285, "statx": 291,
     },
     {

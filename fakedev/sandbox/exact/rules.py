@@ -63,8 +63,8 @@ def rules(arch: str) -> dict[str, tuple[Alternative, ...]]:
         "fcntl64": direct,
         **dict.fromkeys(
             (
-                "fsync", "fdatasync", "ftruncate", "ftruncate64", "fallocate", "sendfile",
-                "sendfile64", "splice", "copy_file_range", "fadvise64", "fadvise64_64", "readahead",
+                "fsync", "fdatasync", "ftruncate", "ftruncate64", "sendfile",
+                "sendfile64", "splice", "copy_file_range", "readahead",
                 "sync_file_range",
             ),
             _ALWAYS,

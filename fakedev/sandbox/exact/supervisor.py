@@ -38,12 +38,8 @@ from fakedev.views.kinds import MAP_PRIVATE, MAP_TYPE
 _PAGE_OF_MMAP2 = 4096
 _UPPER_HALF = 1 << 63
 _MOST_BEYOND = 1024
-_STATX_RESERVED = 1 << 31
-# What newfstatat and statx know of AT_*; the kernel refuses the others.
-_AT_FLAGS = 0x100 | 0x800 | 0x1000 | 0x6000
-_AT_SYNC_TYPES = 0x6000
 _NAMES = {"mmap2": "mmap", "fstat64": "fstat", "fstatat64": "newfstatat", "fcntl64": "fcntl",
-          "ftruncate64": "ftruncate", "sendfile64": "sendfile", "fadvise64_64": "fadvise64"}  # fmt: skip
+          "ftruncate64": "ftruncate", "sendfile64": "sendfile"}  # fmt: skip
 
 
 class _Call(NamedTuple):
@@ -97,13 +93,20 @@ class Supervisor:
         """Begin to answer."""
         self._thread.start()
 
-    def close(self) -> None:
-        """Stop answering and let go of the mount; returns when the thread has ended."""
+    def close(self, timeout: float | None = None) -> bool:
+        """Stop answering and let go of the mount, when the thread has ended: whether it has.
+
+        It may wait for memory of a tool, which a process of the sandbox fills, or nobody.
+        """
         os.write(self._wake, b"x")
-        self._thread.join()
+        if self._thread.is_alive():  # it may never have been started
+            self._thread.join(timeout)
+        if self._thread.is_alive():
+            return False
         for fd in (self._stop, self._wake, self._root):
             os.close(fd)
         self._listener.close()
+        return True
 
     # -- the loop
 
@@ -181,14 +184,14 @@ class Supervisor:
         request = MapCall(offset, length, prot & ALL_ONES, flags & ALL_ONES, access, state, capable)
         if self._answer(call, call.file.node.mmap(request)):
             return True
-        through = call.file.node.mapped_through(request)
-        if through or call.file.stale:
-            self._renew(call, through)
+        path = call.file.node.mapped_through(request) or (call.file.path if call.file.stale else "")
+        if path:
+            self._renew(call, path)
         self._mappings.any = True
         self._copies.any |= flags & MAP_TYPE == MAP_PRIVATE
         return False
 
-    def _renew(self, call: _Call, path: str | None) -> None:
+    def _renew(self, call: _Call, path: str) -> None:
         """Give the caller a descriptor of the inode that its file has now, or of another file.
 
         A file that lost pages gives these to nobody again, or old mappings would come to life
@@ -197,9 +200,6 @@ class Supervisor:
         old = tracee.descriptor(call.waiting.tid, call.fd)
         if old is None:
             return
-        if path is None:
-            link = os.readlink(f"/proc/{call.waiting.tid}/fd/{call.fd}")  # noqa: PTH115
-            path = link.removesuffix(" (deleted)")
         flags = old.flags & ~(os.O_CREAT | os.O_EXCL | os.O_TRUNC | os.O_NOFOLLOW)
         with self._files.again(call.waiting.tid):
             new = os.open(path.lstrip("/"), flags | os.O_CLOEXEC, dir_fd=self._root)
@@ -213,44 +213,29 @@ class Supervisor:
         finally:
             os.close(new)
 
-    def fstat(self, call: _Call) -> bool:
-        """fstat(2), and fstat64 of i386."""
-        return self._show(call, call.waiting.arguments[1])
-
-    def newfstatat(self, call: _Call) -> bool:
-        """newfstatat(2) with AT_EMPTY_PATH."""
-        arguments = call.waiting.arguments
-        known = not arguments[3] & ALL_ONES & ~_AT_FLAGS
-        return known and self._is_empty(call, arguments[1]) and self._show(call, arguments[2])
-
-    def statx(self, call: _Call) -> bool:
-        """statx(2) with AT_EMPTY_PATH."""
-        arguments = call.waiting.arguments
-        known = not (
-            arguments[2] & ALL_ONES & ~_AT_FLAGS
-            or arguments[2] & _AT_SYNC_TYPES == _AT_SYNC_TYPES
-            or arguments[3] & _STATX_RESERVED
-        )
-        empty = known and self._is_empty(call, arguments[1])
-        return empty and self._show(call, arguments[4], extended=True)
-
-    def _is_empty(self, call: _Call, path: int) -> bool:
-        return path == 0 or self._memory.read(call.waiting.tid, path, 1) == b"\0"
-
-    def _show(self, call: _Call, address: int, *, extended: bool = False) -> bool:
+    def stat(self, call: _Call) -> bool:
+        """fstat(2), and newfstatat(2) and statx(2) with AT_EMPTY_PATH."""
+        tid, device = call.waiting.tid, self._statuses.device
+        asked = layouts.asked(call.name, call.waiting.arguments)
+        if asked is None or (asked.path and self._memory.read(tid, asked.path, 1) != b"\0"):
+            return False
         shown = call.file.look()
         if shown is None:
             return False
-        look = layouts.Look(self._statuses.device, *shown)
-        data = layouts.statx(look) if extended else layouts.stat(call.arch.name, look)
+        if call.name == "statx":
+            data = layouts.statx(device, shown)
+        else:
+            data = layouts.stat(call.arch.name, device, shown)
         if not self._listener.waits(call.waiting.id):
             return True
-        written = self._memory.write(call.waiting.tid, address, data)
+        written = self._memory.write(tid, asked.room, data)
         self._listener.answer(call.waiting.id, 0 if written else -errno.EFAULT)
         return True
 
     def lseek(self, call: _Call) -> bool:
         """lseek(2) and _llseek of i386."""
+        if not _is_open(call):
+            return False
         arguments = call.waiting.arguments
         if call.name == "_llseek":
             offset, whence, room = arguments[1] << 32 | arguments[2], arguments[4], arguments[3]
@@ -293,6 +278,8 @@ class Supervisor:
 
     def ioctl(self, call: _Call) -> bool:
         """ioctl(2)."""
+        if not _is_open(call):
+            return False
         arguments = call.waiting.arguments
         tid = call.waiting.tid
         state = self._states.load(tid, call.fd)
@@ -320,9 +307,14 @@ class Supervisor:
             return False
         return self._answer(call, call.file.node.empty(offset))
 
+    def readahead(self, call: _Call) -> bool:
+        """readahead(2): EBADF where it is not open for reading."""
+        wrong = (None, os.O_WRONLY)
+        return self._statuses.access(call.waiting.tid, call.fd) not in wrong and self.other(call)
+
     def other(self, call: _Call) -> bool:
         """Calls of which only the name matters."""
-        return self._answer(call, call.file.node.call(call.name))
+        return _is_open(call) and self._answer(call, call.file.node.call(call.name))
 
 
 _Handler = tuple[Arch, str, tuple[int, ...], Callable[[_Call], bool]]
@@ -332,14 +324,13 @@ def _table(supervisor: Supervisor) -> dict[tuple[int, int], _Handler]:
     """Architecture and number to what handles the call, and where its descriptors stand."""
     own: dict[str, Callable[[_Call], bool]] = {
         "mmap": supervisor.mmap,
-        "fstat": supervisor.fstat,
-        "newfstatat": supervisor.newfstatat,
-        "statx": supervisor.statx,
+        **dict.fromkeys(("fstat", "newfstatat", "statx"), supervisor.stat),
         "lseek": supervisor.lseek,
         "_llseek": supervisor.lseek,
         "ioctl": supervisor.ioctl,
         "pread64": supervisor.empty,
         "pwrite64": supervisor.empty,
+        "readahead": supervisor.readahead,
         **dict.fromkeys(TRANSFERS, supervisor.transfer),
     }
     found: dict[tuple[int, int], _Handler] = {}
@@ -348,6 +339,12 @@ def _table(supervisor: Supervisor) -> dict[tuple[int, int], _Handler]:
             name = _NAMES.get(given, given)
             found[arch.audit, number] = arch, name, _places(name), own.get(name, supervisor.other)
     return found
+
+
+def _is_open(call: _Call) -> bool:
+    """Whether the file is open; with O_PATH, to all but few calls it is not (EBADF)."""
+    found = tracee.descriptor(call.waiting.tid, call.fd)
+    return found is not None and not found.flags & os.O_PATH
 
 
 def _places(name: str) -> tuple[int, ...]:
