@@ -190,7 +190,7 @@ def test_nothing_else_of_the_process_is_disturbed(
 
 def test_hundreds_of_claims_under_load(host: Host, folder: Path) -> None:
     """Nothing hangs, and nothing stays traced."""
-    claims = 500 * SOAK
+    claims = 150 * SOAK
     with copying(host, folder, *LOUD) as copier:
         for number in range(claims):
             copier.running.claim(CLAIM)

@@ -224,7 +224,7 @@ def test_close_then_rmmod_at_once(host: Host) -> None:
             machine.sendall(json.dumps(request).encode() + b"\\n")
             return json.loads(answers.readline()).get("ok")
         bind("1234 11e8")
-        for _ in range(200):
+        for _ in range(60):
             fd = os.open("/dev/uio0", os.O_RDWR)
             kept = mapped(fd, 0)
             kept[0]
