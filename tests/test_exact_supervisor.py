@@ -30,7 +30,7 @@ from fakedev.sandbox.exact.supervisor import Supervisor
 
 pytestmark = needs_sandbox
 LOOK = "import os, stat; print(stat.filemode(os.stat(os.open('/dev/mem', 0)).st_mode))"
-SANDBOXES = 100
+SANDBOXES = 40
 SEED = int.from_bytes(os.urandom(3), "little")
 BOARD = Range(0xD000_0000, 0x2000)
 E2E = Path(__file__).parent / "e2e"
@@ -359,7 +359,7 @@ def test_random_calls_while_a_driver_comes_and_goes(tmp_path: Path) -> None:
     assert kinds >= {"exact", "claim"}
 
 
-def test_a_hundred_sandboxes_leave_nothing(machine: Machine) -> None:
+def test_many_sandboxes_leave_nothing(machine: Machine) -> None:
     sandbox = exact(machine)
 
     def turns(count: int) -> tuple[int, int, int, int]:
