@@ -1,12 +1,28 @@
-"""Skips for a missing tool or host feature are counted by what is missing, and can be made failures."""
+"""Skips for a missing tool or host feature are counted by what is missing, and can be made failures.
 
+Nothing here is judged by the clock, and nothing by how the caller treats signals (a shell starts background
+jobs with SIGINT and SIGQUIT ignored).
+"""
+
+import signal
 from collections import Counter
 from collections.abc import Generator
 
 import pytest
 from _pytest.terminal import TerminalReporter
+from hypothesis import settings
 
 _missing: Counter[str] = Counter()
+
+
+settings.register_profile("fakedev", deadline=None)
+settings.load_profile("fakedev")
+
+
+def pytest_configure() -> None:
+    for number in (signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

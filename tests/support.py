@@ -53,7 +53,7 @@ def need_sandbox() -> None:
         pytest.skip(reason)
 
 
-def wait_for(condition: Callable[[], Any], what: str, *, seconds: float = 10.0) -> Any:
+def wait_for(condition: Callable[[], Any], what: str, *, seconds: float = 30.0) -> Any:
     """The first true value of `condition`, or a failure that says what did not happen."""
     deadline = time.monotonic() + seconds
     while True:

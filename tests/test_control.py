@@ -171,9 +171,7 @@ def test_nonsense_gets_an_error_and_the_connection_lives(
     assert good["id"] == 9
 
 
-@settings(
-    max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
-)
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(max_size=200).map(lambda data: data.replace(b"\n", b"")))
 def test_garbage_is_answered(server: ControlServer, data: bytes) -> None:
     (answer,) = raw(server, data + b"\n")

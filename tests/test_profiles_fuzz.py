@@ -8,6 +8,7 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support import SOAK
 
 from fakedev.model.errors import ProfileError
 from fakedev.profiles import bundled_profiles, load_profile
@@ -22,8 +23,7 @@ ODD: list[Any] = [
     "/proc/../x", "a.xz", ".", "/dev/zero", "fd-9000", [], {}, [[]], {"": {}}, [{}], [None], {"a": None},
 ]  # fmt: skip
 FUZZ = settings(
-    deadline=None,
-    max_examples=120,
+    max_examples=60 * SOAK,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 

@@ -4,7 +4,7 @@ import errno
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fakedev.model.errors import RangeError, ResourceConflictError
@@ -548,7 +548,6 @@ def step(tree: ResourceTree, verb: str, start: int, size: int) -> None:
         assert shape(tree) == before
 
 
-@settings(deadline=None)
 @given(STEPS)
 def test_siblings_stay_sorted_disjoint_and_inside(steps: list[tuple[str, tuple[int, int]]]) -> None:
     tree = ResourceTree()

@@ -271,6 +271,20 @@ def test_stop_and_continue(terminal: Terminal) -> None:
     terminal.expect("prompt> ")
 
 
+def test_a_stopped_launcher_still_ignores_the_terminal(terminal: Terminal) -> None:
+    """Else the next ^Z after a `fg` may stop it behind the reaper's back, and later once more."""
+    terminal.type(shell_line("bash", "-c", LOOP))
+    terminal.expect("started\r\n")
+    terminal.type("\x1a")
+    terminal.expect("Stopped")
+    terminal.expect("prompt> ")
+    terminal.type("grep SigIgn /proc/$(jobs -p)/status\n")
+    ignored = int(terminal.expect(r"SigIgn:\s+([0-9a-f]+)\r\n")[1], 16)
+    assert ignored >> (signal.SIGTSTP - 1) & 1
+    terminal.type("fg\n\x04")
+    terminal.expect("theend\r\n")
+
+
 def test_a_stopped_job_runs_on_in_the_background(terminal: Terminal, tmp_path: Path) -> None:
     go = tmp_path / "go"
     script = f"echo started; until [ -e {go} ]; do sleep 0.01; done; echo finished"

@@ -293,7 +293,7 @@ def test_nothing_leaks(sandbox: Sandbox) -> None:
     sandbox.run(["true"])
     before = descriptors()
     threads = threading.active_count()
-    for _ in range(50):
+    for _ in range(20):
         sandbox.run(["true"])
     assert descriptors() == before
     assert threading.active_count() == threads

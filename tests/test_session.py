@@ -266,7 +266,7 @@ def test_descriptors_are_counted(kernel: Kernel) -> None:
     assert refusal(kernel.read, mem, handles[0], 0, 1) == errno.EBADF
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.integers(0, 60), st.integers(0, 12), st.binary(max_size=120))
 def test_garbage_bodies_are_refused_and_nothing_else(opcode: int, nodeid: int, body: bytes) -> None:
     with contextlib.suppress(Refused, Deferred):

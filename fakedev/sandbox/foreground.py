@@ -57,9 +57,11 @@ class Foreground:
         self._process = process
         for number in self._early:
             process.send_signal(number)
-        while (stopped_by := process.next_stop()) is not None:
+        while process.next_stop():
             if process.is_stopped():  # else it was continued before we heard of it
-                _stop_self(stopped_by)
+                # Never by the signal that stopped the tool: for a moment it would need its default action,
+                # and the terminal's next one would stop us without a report.
+                signal.raise_signal(signal.SIGSTOP)  # here: no line runs on while the others stop
             process.resume()
         return process.wait()
 
@@ -69,18 +71,6 @@ class Foreground:
         name = error.filename if error.filename is not None else "the program"
         sys.stderr.write(f"fakedev: {os.fspath(name)}: {error.strerror}\n")
         return 127 if error.errno == errno.ENOENT else 126
-
-
-def _stop_self(number: int) -> None:
-    """Stop this process by the signal that stopped the tool; returns when it is continued."""
-    before = signal.getsignal(number)
-    if number != signal.SIGSTOP:
-        signal.signal(number, signal.SIG_DFL)
-    try:
-        signal.raise_signal(number)  # to this thread: it does not run on while the others stop
-    finally:
-        if number != signal.SIGSTOP:
-            signal.signal(number, before)
 
 
 def exit_like(status: int) -> NoReturn:

@@ -248,8 +248,8 @@ class SandboxProcess(subprocess.Popen[Any]):
             return False
         return status.rpartition(b")")[2].split()[0] == b"T"
 
-    def next_stop(self) -> int | None:
-        """Block until the tool is stopped and return the signal, or None when it has ended.
+    def next_stop(self) -> bool:
+        """Block until the tool is stopped; False when it has ended.
 
         For the one thread that mirrors job control (`run_foreground`).
         """
@@ -257,11 +257,11 @@ class SandboxProcess(subprocess.Popen[Any]):
             try:
                 message = self._channel.recv(64)
             except OSError:
-                return None
+                return False
             if not message or message[:1] == reaper.ENDED:
-                return None
+                return False
             if message[:1] == reaper.STOPPED:
-                return int(reaper.NUMBER.unpack(message)[1])
+                return True
 
     def _release(self) -> None:
         connection, self._connection = self._connection, None

@@ -208,4 +208,4 @@ def test_a_request_is_answered_fast(guest: Running) -> None:
     begun = time.monotonic()
     for size in (2048, 256, 2048, 0):
         request(guest, size)
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 10  # 0.2 s on an idle machine
