@@ -376,6 +376,11 @@ def test_ecam_from_a_table_in_a_file(folder: Folder) -> None:
     assert plan.ecam == (EcamPlan(0, 0xB000_0000, 0, 127),)
 
 
+def test_padding_of_ecam(folder: Folder) -> None:
+    assert planned(folder, "pci: {}\n").ecam_padding == 0xFF
+    assert planned(folder, "pci: {ecam_padding: zeros}\n").ecam_padding == 0
+
+
 def test_ecam_of_the_profile_wins(folder: Folder) -> None:
     assert planned(folder, (ACPI % ALLOCATIONS) + "  ecam: none\n").ecam == ()
     plan = planned(folder, (ACPI % ALLOCATIONS) + "  ecam: 0xd0000000\n")
@@ -529,7 +534,7 @@ def test_4096_functions(folder: Folder) -> None:
         (bar.start, bar.start + bar.size) for one in profile.pci.functions for bar in one.bars
     )
     assert all(end <= start for (_, end), (start, _) in pairwise(spans))
-    assert spent < 4  # half of it on a machine that does nothing else
+    assert spent < 15  # an eighth of it on a machine that does nothing else
 
 
 # -- anything ----------------------------------------------------------------------------------

@@ -8,12 +8,13 @@ import errno
 import hashlib
 import os
 import stat
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 PROFILE_LIMIT = 16 << 20
 BLOB_LIMIT = 1 << 30
 # Files up to this size become part of the compiled profile; larger ones are mapped when it is built.
 INLINE_LIMIT = 1 << 20
+_PIECE = 1 << 20
 
 _REASONS = {
     errno.ENOENT: "there is no such file",
@@ -68,12 +69,24 @@ def read_regular(path: str, *, limit: int) -> bytes:
         if size > limit:
             raise BlobError(f"the file has {size:,} bytes; at most {limit:,} are read")
         try:
-            data = stream.read(limit + 1)
+            data = _read(stream, size, limit + 1)
         except OSError as error:
             raise BlobError(reason(error)) from None
     if len(data) > limit:
         raise BlobError(f"the file has more than {limit:,} bytes")
     return data
+
+
+def _read(stream: BinaryIO, expected: int, most: int) -> bytes:
+    """At most `most` bytes; room is made for what is there, or for what comes (in /proc, sizes are 0)."""
+    data = stream.read(min(expected + 1, most))
+    if len(data) <= expected:
+        return data
+    pieces, left = [data], most - len(data)
+    while left and (piece := stream.read(min(_PIECE, left))):
+        pieces.append(piece)
+        left -= len(piece)
+    return b"".join(pieces)
 
 
 def open_regular(path: str) -> tuple[int, int]:

@@ -80,6 +80,7 @@ class PciParts:
             self.ports,
             tuple(functions),
             known,
+            0 if self.pci.ecam_padding == "zeros" else 0xFF,
         )
 
 

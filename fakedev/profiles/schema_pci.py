@@ -25,6 +25,9 @@ class Pci(Part):
     ecam: EcamBase | None = Field(
         None, description="address of the configuration window (not given: as the MCFG table says)"
     )
+    ecam_padding: Literal["ones", "zeros"] = Field(
+        "ones", description="what ECAM reads behind the 256 bytes of a conventional function"
+    )
     conf1: bool = Field(False, description="ports CF8 and CFC; /dev/port exists")
     ports: list[IomemEntry] = Field(
         [], description="resources of /proc/ioports; BARs come by themselves"

@@ -51,7 +51,7 @@ def build_fabric(
     fabric.decode_all()
     for window in plan.ecam:
         first, size = window.first << 20, (window.last + 1 - window.first) << 20
-        ecam = Ecam(fabric, domain=window.domain)
+        ecam = Ecam(fabric, domain=window.domain, padding=plan.ecam_padding)
         memory.map_window(window.base + first, size, ecam, name="ECAM", offset=first)
     if plan.conf1:
         port_space.map_window(PORT, SIZE, Conf1(fabric), name="PCI conf1")

@@ -12,21 +12,22 @@ if TYPE_CHECKING:
 
 _SHIFT = 12
 _LAST = (1 << 28) - 1
-_ZEROS = memoryview(bytes(EXTENDED))
 
 
 class Ecam:
     """Target: 4 KiB a function, at bus << 20 | device << 15 | function << 12.
 
-    Absent functions read all-ones. Behind the 256 bytes of a conventional function there are zeros.
+    Absent functions read all-ones, and so does what is behind the 256 bytes of a conventional function,
+    where no register answers; `padding` is that byte.
     A window that starts at another bus than 0 is mapped with the offset of that bus.
     """
 
-    __slots__ = ("_domain", "_fabric")
+    __slots__ = ("_domain", "_fabric", "_padding")
 
-    def __init__(self, fabric: Fabric, *, domain: int = 0) -> None:
+    def __init__(self, fabric: Fabric, *, domain: int = 0, padding: int = 0xFF) -> None:
         self._fabric = fabric
         self._domain = domain
+        self._padding = memoryview(bytes([padding]) * EXTENDED)
 
     def buffers(self, address: int, size: int) -> list[memoryview]:
         """Return views of the configuration spaces, and constant blocks where there is none."""
@@ -39,7 +40,7 @@ class Ecam:
             function = self._fabric.at(self._bdf(low))
             if function is not None:
                 found += all_ones(low - ones)
-                found += _views(function.config.data, low % EXTENDED, high - low)
+                found += self._views(function.config.data, low % EXTENDED, high - low)
                 ones = high
             low = high
         return found + all_ones(end - ones)
@@ -62,9 +63,8 @@ class Ecam:
     def _bdf(self, address: int) -> Bdf:
         return Bdf.of(self._domain, address >> 20, address >> _SHIFT & 0xFF)
 
-
-def _views(data: bytearray, offset: int, size: int) -> list[memoryview]:
-    there = memoryview(data).toreadonly()[offset : offset + size]
-    missing = size - len(there)
-    views = [there] if len(there) else []
-    return [*views, _ZEROS[:missing]] if missing else views
+    def _views(self, data: bytearray, offset: int, size: int) -> list[memoryview]:
+        there = memoryview(data).toreadonly()[offset : offset + size]
+        missing = size - len(there)
+        views = [there] if len(there) else []
+        return [*views, self._padding[:missing]] if missing else views

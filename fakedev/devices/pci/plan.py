@@ -169,7 +169,10 @@ class EcamPlan(NamedTuple):
 
 
 class PciPlan(NamedTuple):
-    """Everything below `pci:`; functions are sorted by address."""
+    """Everything below `pci:`; functions are sorted by address.
+
+    `ecam_padding` is the byte that ECAM reads behind the registers of a conventional function.
+    """
 
     sysfs: str = "replace"
     ecam: tuple[EcamPlan, ...] = ()
@@ -178,3 +181,4 @@ class PciPlan(NamedTuple):
     ports: tuple[PortPlan, ...] = ()
     functions: tuple[FunctionPlan, ...] = ()
     drivers: tuple[DriverPlan, ...] = ()
+    ecam_padding: int = 0xFF
