@@ -16,7 +16,8 @@ from functools import partial
 from fakedev.model.ranges import PAGE_SHIFT, PAGE_SIZE, Range, page_round
 from fakedev.sandbox.exact import ptrace
 from fakedev.sandbox.exact.areas import Area, parse
-from fakedev.sandbox.exact.inject import Piece, Spared, borrow
+from fakedev.sandbox.exact.inject import borrow
+from fakedev.sandbox.exact.seizing import Piece, Spared
 from fakedev.sandbox.protocols import ExactFiles
 from fakedev.views.physical import PhysicalFile
 

@@ -1,9 +1,14 @@
-"""chown(2) of our files to ids that do not exist in the sandbox: the kernel refuses these before it asks us."""
+"""chown(2) of our files to ids that do not exist in the sandbox: the kernel refuses these before it asks us.
+
+A path may lead through a file system that a tool of the sandbox serves, which may wait for the supervisor
+itself. So it waits for a look-up no longer than PATIENCE; then the kernel makes the call.
+"""
 
 import ctypes
 import os
 import struct
 import threading
+from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 from fakedev.sandbox.exact.listener import Notification
@@ -18,6 +23,7 @@ _PATH_MAX = 4096
 _SYS_OPENAT2 = 437
 _RESOLVE_IN_ROOT = 0x10
 _HOW = struct.Struct("=3Q")  # struct open_how: flags, mode, resolve
+PATIENCE = 2.0  # seconds; a worker of ours answers within milliseconds
 
 _libc: Any = ctypes.CDLL(None, use_errno=True)
 
@@ -57,9 +63,9 @@ class Owners:
         if not path:
             return self._of(tid, change.fd) if change.flags & AT_EMPTY_PATH else None
         try:
-            fd = _look_up(tid, change, path)
+            fd = _found_soon(tid, change, path)
         except OSError:
-            return None  # the kernel knows why
+            return None  # the kernel knows why, or finds out in its own time
         try:
             return self._of(threading.get_native_id(), fd)
         finally:
@@ -93,6 +99,30 @@ def _parsed(name: str, words: tuple[int, ...]) -> _Change:
         return _Change(low[0], 0, low[1], low[2], AT_EMPTY_PATH)
     flags = _AT_SYMLINK_NOFOLLOW if name == "lchown" else 0
     return _Change(_AT_FDCWD, words[0], low[1], low[2], flags)
+
+
+def _found_soon(tid: int, change: _Change, path: bytes) -> int:
+    """What `_look_up` finds. Raises TimeoutError when somebody keeps it waiting."""
+    found: Future[int] = Future()
+
+    def look() -> None:
+        try:
+            found.set_result(_look_up(tid, change, path))
+        except OSError as error:
+            found.set_exception(error)
+
+    threading.Thread(target=look, name="fakedev-look-up", daemon=True).start()
+    try:
+        return found.result(PATIENCE)
+    except TimeoutError:
+        found.add_done_callback(_forget)
+        raise
+
+
+def _forget(found: "Future[int]") -> None:
+    """Close what was found too late."""
+    if found.exception() is None:
+        os.close(found.result())
 
 
 def _look_up(tid: int, change: _Change, path: bytes) -> int:

@@ -1,9 +1,11 @@
 """ptrace(2) of one thread by the thread that asks. No stop is waited for: a request tells of it.
 
 `waitpid` would need a deadline, and a program that embeds us may have taken the stop with a
-`waitpid(-1)` of its own. When the asking thread ends, the kernel detaches all that it traced.
+`waitpid(-1)` of its own. When the asking thread ends, the kernel detaches all that it traced. Only
+who has ended is waited for, and by any thread.
 """
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -23,6 +25,7 @@ _SYSCALL_STOP = 5 | 0x80  # SIGTRAP of PTRACE_O_TRACESYSGOOD
 _NT_PRSTATUS = 1
 _EVERY_SIGNAL = (1 << 64) - 1
 _IOVEC = struct.Struct("@PN")
+_WCLONE = -(1 << 31)  # __WCLONE: what is traced, and no child of ours that was forked as usual
 
 _libc: Any = ctypes.CDLL(None, use_errno=True)
 _ptrace = _libc.ptrace
@@ -63,8 +66,13 @@ def seize(tid: int) -> None:
 
 
 def interrupt(tid: int) -> None:
-    """Have it stop before it does anything else of its own."""
-    _request(_INTERRUPT, tid)
+    """Have it stop before it does anything else of its own. ProcessLookupError when it is not ours to stop."""
+    try:
+        _request(_INTERRUPT, tid)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        raise ProcessLookupError(errno.ESRCH, "it is being buried") from None
 
 
 def stopped(tid: int) -> Stopped | None:
@@ -109,6 +117,12 @@ def resume_to_call(tid: int, signal: int = 0) -> None:
 def detach(tid: int, signal: int = 0) -> None:
     """Trace no more. From a stop only."""
     _request(_DETACH, tid, data=signal)
+
+
+def bury(tid: int) -> None:
+    """Let the kernel forget a traced thread that has ended (state Z), which is not the first of its process."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(tid, os.WNOHANG | _WCLONE)
 
 
 def registers(tid: int) -> Registers | None:
