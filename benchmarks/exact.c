@@ -10,6 +10,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -19,6 +20,7 @@
 #define PAGE 4096u
 #define BATCH 1000u
 #define SYSTEM_RAM (2u << 20) /* what a strict kernel lets nobody map */
+#define PAGES 10000u
 
 static int mem, other, zero;
 static const char *path;
@@ -61,6 +63,18 @@ static void map(int file, off_t offset, int flags)
 static void call_mmap_other(void) { map(other, 0, MAP_PRIVATE); }
 static void call_mmap_refused(void) { map(mem, SYSTEM_RAM, MAP_SHARED); }
 
+static void call_mmap_anew(void)
+{
+	static unsigned page;
+	map(mem, SYSTEM_RAM + PAGE * (++page % PAGES), MAP_SHARED);
+}
+
+static void call_ioctl(void)
+{
+	int count;
+	ioctl(mem, FIONREAD, &count);
+}
+
 static void open_close(const char *name)
 {
 	int file = open(name, O_RDONLY | O_CLOEXEC);
@@ -86,7 +100,9 @@ static const struct {
 	{ "mmap-other", call_mmap_other, 1 },
 	{ "fstat-mem", call_fstat_mem, 1 },
 	{ "mmap-refused", call_mmap_refused, 1 },
+	{ "mmap-anew", call_mmap_anew, 1 },
 	{ "lseek-end", call_seek_end, 1 },
+	{ "ioctl", call_ioctl, 1 },
 	{ "stat-mem", call_stat_mem, 1 },
 	{ "open-mem", call_open_mem, 1 },
 	{ "open-other", call_open_other, 1 },

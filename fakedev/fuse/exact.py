@@ -4,7 +4,7 @@ import errno
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from fakedev.fuse.credentials import Callers
 from fakedev.fuse.denials import REPEATED
@@ -14,16 +14,22 @@ from fakedev.fuse.session import Session
 from fakedev.model.machine import Machine
 from fakedev.model.ranges import Range
 from fakedev.views.calls import Answer, Shown
-from fakedev.views.node import Node
+from fakedev.views.node import Attr, Node
 
 
-class ExactFile(NamedTuple):
-    """One file, and the inodes that its descriptors may belong to."""
+@dataclass(slots=True)
+class ExactFile:
+    """One file; its descriptors may belong to several inodes."""
 
     session: Session
     ino: int
     node: Node
-    inodes: list[Inode]
+    _shown: tuple[Attr | None, Shown | None] = None, None
+
+    @property
+    def inodes(self) -> list[Inode]:
+        """Those that there are now."""
+        return self.session.numbered(self.ino)
 
     @property
     def path(self) -> str:
@@ -39,6 +45,11 @@ class ExactFile(NamedTuple):
     def look(self) -> Shown | None:
         """What stat shows where that is not what the kernel has in its inode."""
         attr = self.node.look()
+        if attr != self._shown[0]:
+            self._shown = attr, self._as_shown(attr)
+        return self._shown[1]
+
+    def _as_shown(self, attr: Attr | None) -> Shown | None:
         if attr is None:
             return None
         uid, gid, born = self.session.owner
@@ -48,13 +59,15 @@ class ExactFile(NamedTuple):
 class ExactFiles:
     """Finds files by inode number, and records what was answered."""
 
-    __slots__ = ("_last", "_machine", "_session", "discard")
+    __slots__ = ("_file", "_last", "_machine", "_session", "comm_of", "discard")
 
     def __init__(self, session: Session, machine: Machine) -> None:
         self.discard: Callable[[Range], None] = lambda _: None
+        self.comm_of = comm_of
         self._session = session
         self._machine = machine
         self._last: tuple[int, str, Answer] | None = None
+        self._file: ExactFile | None = None
 
     @property
     def callers(self) -> Callers:
@@ -75,17 +88,20 @@ class ExactFiles:
 
     def file(self, ino: int) -> ExactFile | None:
         """The file with this inode number; it is open, so the kernel has not forgotten it."""
-        inodes = self._session.numbered(ino)
-        if not inodes:
-            return None
-        return ExactFile(self._session, ino, inodes[0].node, inodes)
+        last = self._file
+        if last is None or last.ino != ino:  # no number is ever given to another file
+            inodes = self._session.numbered(ino)
+            if not inodes:
+                return None
+            last = self._file = ExactFile(self._session, ino, inodes[0].node)
+        return last
 
     def answered(self, tid: int, call: str, answer: Answer) -> None:
         """Record an answer and its rule; once, where a thread asks the same again and again."""
         if self._last == (tid, call, answer) and self._machine.events[-1].kind in REPEATED:
             return
         self._last = tid, call, answer
-        who = f"{comm_of(tid)}[{tid}]"
+        who = f"{self.comm_of(tid)}[{tid}]"
         self._machine.record(
             "exact", f"{who}: {call} {_result(answer.value)}: {answer.rule}", answer.span
         )

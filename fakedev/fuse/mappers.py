@@ -88,11 +88,16 @@ def comm_of(pid: int) -> str:
     except OSError:
         return "?"
     try:
-        text = os.read(file, 256).decode(errors="replace").removesuffix("\n")
+        return comm_text(os.read(file, 256))
     except OSError:
         return "?"
     finally:
         os.close(file)
+
+
+def comm_text(data: bytes) -> str:
+    """What /proc/PID/comm holds, on one line."""
+    text = data.decode(errors="replace").removesuffix("\n")
     if text.isprintable():
         return text
     return "".join(letter if letter.isprintable() else "?" for letter in text)

@@ -103,6 +103,8 @@ class ExactFiles(Protocol):
 
     #: Called, on the thread of the verb, when private copies of a physical range are to go.
     discard: Callable[[Range], None]
+    #: What a thread that calls is called, for the trace.
+    comm_of: Callable[[int], str]
 
     @property
     def callers(self) -> Callers:

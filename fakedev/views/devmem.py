@@ -1,20 +1,23 @@
 """`/dev/mem`: the open rules of `open_port`, and reads, writes, faults and stores by physical address."""
 
 import errno
+import functools
 import os
 import stat
 
 from fakedev.model.lockdown import LOCKDOWN_DEV_MEM
 from fakedev.model.machine import Machine
+from fakedev.model.policy import Policy
 from fakedev.model.ranges import PAGE_MASK, Range
 from fakedev.model.verdict import Verdict
-from fakedev.views.calls import Answer, MapCall
-from fakedev.views.kinds import MEMORY_DEVICE, mapped_size
+from fakedev.views.calls import Answer, MapCall, SeekCall
+from fakedev.views.kinds import MEMORY_DEVICE, mapped_size, memory_lseek
 from fakedev.views.lockdown import check_lockdown
 from fakedev.views.node import CAP_SYS_RAWIO, Attr, Buffers, Opener, Partly, Refused
 from fakedev.views.physical import PhysicalFile
 
 MODE = 0o640  # udev's, with the group; devtmpfs alone makes it 0600
+NUMBER = os.makedev(1, 1)
 KMEM = 15  # of Debian; stat cannot show it
 O_DIRECT = getattr(os, "O_DIRECT", 0)
 
@@ -22,25 +25,35 @@ O_DIRECT = getattr(os, "O_DIRECT", 0)
 class DevMem(PhysicalFile):
     """A file that shows physical memory from address `base` (0 for `/dev/mem`)."""
 
-    __slots__ = ()
+    __slots__ = ("_judged",)
     kind = MEMORY_DEVICE
 
     def __init__(self, machine: Machine, *, base: int = 0) -> None:
         super().__init__(machine, "/dev/mem", mode=MODE, base=base)
         self._owner = 0, KMEM
+        self._judged: tuple[Policy, Range, Answer | None] | None = None
 
     def attr(self) -> Attr:
         return Attr(stat.S_IFREG | self.mode, self.machine.top - self.base)
 
     def look(self) -> Attr:
         """The character device 1:1."""
-        return Attr(stat.S_IFCHR | self.mode, rdev=os.makedev(1, 1))
+        return _device(self.mode)
 
     def driver_mmap(self, call: MapCall) -> Answer | None:
         """`mmap_mem`."""
         span = Range(self.base + call.offset, mapped_size(call))
-        verdict = self.machine.policy.mmap(*span)
-        return None if verdict.allowed else Answer(-verdict.errno, verdict.rule, span)
+        policy, last = self.machine.policy, self._judged
+        if last is not None and last[0] is policy and last[1] == span:
+            return last[2]
+        verdict = policy.mmap(*span)
+        answer = None if verdict.allowed else Answer(-verdict.errno, verdict.rule, span)
+        self._judged = policy, span, answer
+        return answer
+
+    def seek(self, call: SeekCall) -> Answer | None:
+        """It does not matter how much memory there is, which takes a while to find out."""
+        return memory_lseek(call, 0)
 
     def empty(self, offset: int) -> Answer | None:
         """`read_mem` and `write_mem` test the range of a request, not whether there is any."""
@@ -60,6 +73,11 @@ class DevMem(PhysicalFile):
         check_lockdown(self.machine, LOCKDOWN_DEV_MEM, opener.pid)
         if opener.flags & O_DIRECT:
             raise Refused(errno.EINVAL)
+
+
+@functools.cache  # of 512 modes at most
+def _device(mode: int) -> Attr:
+    return Attr(stat.S_IFCHR | mode, rdev=NUMBER)
 
 
 class DevMemHandle:

@@ -44,6 +44,13 @@ class FileKind(NamedTuple):
 
 # -- mmap -----------------------------------------------------------------------------------------
 
+_BEHIND_THE_LIMIT = Answer(-errno.EOVERFLOW, "file_mmap_ok: the end is behind the largest offset")
+_UNKNOWN_FLAGS = Answer(-errno.EOPNOTSUPP, "do_mmap: the file does not have all of these flags")
+_NOT_WRITABLE = Answer(-errno.EACCES, "do_mmap: shared and writable, but not open for writing")
+_NEITHER_TYPE = Answer(-errno.EINVAL, "do_mmap: neither MAP_SHARED nor MAP_PRIVATE")
+_NOT_READABLE = Answer(-errno.EACCES, "do_mmap: not open for reading")
+_NO_EXEC = Answer(-errno.EPERM, "path_noexec: the file system is SB_I_NOEXEC")
+
 
 def do_mmap(
     call: MapCall, kind: FileKind, driver: Callable[[MapCall], Answer | None]
@@ -72,38 +79,26 @@ def _fails_before_the_file(call: MapCall) -> bool:
 
 
 def _test_the_file(call: MapCall, kind: FileKind) -> Answer | None:
-    how, access = call.flags & MAP_TYPE, call.status & os.O_ACCMODE
-    shared = how in (MAP_SHARED, MAP_SHARED_VALIDATE)
-    validated = how == MAP_SHARED_VALIDATE
-    tests = (
-        (
-            call.offset + mapped_size(call) > kind.limit,
-            errno.EOVERFLOW,
-            "file_mmap_ok: the end is behind the largest offset",
-        ),
-        (
-            validated and call.flags & ~_LEGACY_MAP_MASK,
-            errno.EOPNOTSUPP,
-            "do_mmap: the file does not have all of these flags",
-        ),
-        (
-            shared and call.prot & PROT_WRITE and access == os.O_RDONLY,
-            errno.EACCES,
-            "do_mmap: shared and writable, but not open for writing",
-        ),
-        (
-            not shared and how != MAP_PRIVATE,
-            errno.EINVAL,
-            "do_mmap: neither MAP_SHARED nor MAP_PRIVATE",
-        ),
-        (access == os.O_WRONLY, errno.EACCES, "do_mmap: not open for reading"),
-        (
-            kind.noexec and call.prot & PROT_EXEC,
-            errno.EPERM,
-            "path_noexec: the file system is SB_I_NOEXEC",
-        ),
-    )
-    return next((Answer(-number, rule) for failed, number, rule in tests if failed), None)
+    how = call.flags & MAP_TYPE
+    if call.offset + mapped_size(call) > kind.limit:
+        return _BEHIND_THE_LIMIT
+    if how == MAP_SHARED_VALIDATE and call.flags & ~_LEGACY_MAP_MASK:
+        return _UNKNOWN_FLAGS
+    return _test_the_access(call, how, kind)
+
+
+def _test_the_access(call: MapCall, how: int, kind: FileKind) -> Answer | None:
+    access = call.status & os.O_ACCMODE
+    if how in (MAP_SHARED, MAP_SHARED_VALIDATE):
+        if call.prot & PROT_WRITE and access == os.O_RDONLY:
+            return _NOT_WRITABLE
+    elif how != MAP_PRIVATE:
+        return _NEITHER_TYPE
+    if access == os.O_WRONLY:
+        return _NOT_READABLE
+    if kind.noexec and call.prot & PROT_EXEC:
+        return _NO_EXEC
+    return None
 
 
 # -- lseek ----------------------------------------------------------------------------------------
@@ -130,10 +125,13 @@ def fixed_size_llseek(call: SeekCall, size: int) -> Answer | None:
     return generic_file_llseek(call, size, size)
 
 
+_NO_END = Answer(-errno.EINVAL, "memory_lseek: SEEK_SET and SEEK_CUR only")
+
+
 def memory_lseek(call: SeekCall, _: int) -> Answer | None:
     """drivers/char/mem.c: any 64 bits are a position, unless they would look like an errno."""
     if call.whence not in (os.SEEK_SET, os.SEEK_CUR):
-        return Answer(-errno.EINVAL, "memory_lseek: SEEK_SET and SEEK_CUR only")
+        return _NO_END
     start = call.position if call.whence == os.SEEK_CUR else 0
     found = (start + call.offset) % ADDRESS_LIMIT
     if found >= ADDRESS_LIMIT - MAX_ERRNO:

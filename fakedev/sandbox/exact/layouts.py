@@ -1,9 +1,10 @@
 """What calls of stat ask for, and the structs of their answers (arch/*/include/uapi/asm/stat.h)."""
 
+import functools
 import os
 import struct
-from typing import NamedTuple
 
+from fakedev.sandbox.exact.listener import Notification
 from fakedev.sandbox.exact.rules import ALL_ONES
 from fakedev.views.calls import Shown
 
@@ -23,25 +24,28 @@ _AT_FLAGS = 0x100 | 0x800 | 0x1000 | 0x6000
 _AT_SYNC_TYPES = 0x6000
 
 
-class Asked(NamedTuple):
-    """Addresses of a path, which has to be empty (0: there is none), and of room for the answer."""
+def asked(name: str, waiting: Notification) -> tuple[int, int] | None:
+    """What fstat, newfstatat or statx asks for; None where its flags are EINVAL.
 
-    path: int
-    room: int
-
-
-def asked(name: str, arguments: tuple[int, ...]) -> Asked | None:
-    """What fstat, newfstatat or statx asks for; None where its flags are EINVAL."""
+    Addresses of a path, which has to be empty (0: there is none), and of room for the answer.
+    """
     if name == "fstat":
-        return Asked(0, arguments[1])
-    flags = arguments[2 if name == "statx" else 3] & ALL_ONES
-    if flags & ~_AT_FLAGS:
-        return None
+        return 0, waiting.register_1
     if name == "newfstatat":
-        return Asked(arguments[1], arguments[2])
-    if flags & _AT_SYNC_TYPES == _AT_SYNC_TYPES or arguments[3] & _STATX_RESERVED:
+        flags, mask, room = waiting.register_3, 0, waiting.register_2
+    else:
+        flags, mask, room = waiting.register_2, waiting.register_3, waiting.register_4
+    if flags & ALL_ONES & ~_AT_FLAGS:
         return None
-    return Asked(arguments[1], arguments[4])
+    if name == "statx" and (flags & _AT_SYNC_TYPES == _AT_SYNC_TYPES or mask & _STATX_RESERVED):
+        return None
+    return waiting.register_1, room
+
+
+@functools.lru_cache(maxsize=64)
+def packed(name: str, arch: str, device: int, shown: Shown) -> bytes:
+    """The struct that a call fills; tools ask for the same again and again."""
+    return statx(device, shown) if name == "statx" else stat(arch, device, shown)
 
 
 def stat(arch: str, device: int, shown: Shown) -> bytes:

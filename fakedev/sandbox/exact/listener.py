@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from fakedev.sandbox import syscalls
 from fakedev.sandbox.exact import bpf
 from fakedev.sandbox.exact.numbers import HOSTS, SECCOMP
-from fakedev.sandbox.exact.rules import identity_rules, memory_rules, rules
+from fakedev.sandbox.exact.rules import ALL_ONES, identity_rules, memory_rules, rules
 
 _SET_MODE_FILTER = 1
 _GET_NOTIF_SIZES = 3
@@ -37,20 +37,39 @@ _ADDFD = struct.Struct("=QIIII")
 _ID = struct.Struct("=Q")
 _RECV, _SEND = _ioc(3, 0, _NOTIFICATION.size), _ioc(3, 1, _RESPONSE.size)
 _ID_VALID, _ADD, _FLAGS = _ioc(1, 2, 8), _ioc(1, 3, _ADDFD.size), _ioc(1, 4, 8)
-_EMPTY = bytes(_NOTIFICATION.size)
+_EMPTY = bytearray(_NOTIFICATION.size)
 
 _libc: Any = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
 
 
+REGISTERS = 4  #: where in a notification they begin
+
+
 class Notification(NamedTuple):
-    """One call that waits: `tid` is the thread, `arguments` are its registers."""
+    """One call that waits: `tid` is the thread; its registers are the rest."""
 
     id: int
     tid: int
     number: int
     audit: int
-    arguments: tuple[int, ...]
+    register_0: int
+    register_1: int
+    register_2: int
+    register_3: int
+    register_4: int
+    register_5: int
+
+    @property
+    def arguments(self) -> tuple[int, ...]:
+        """The registers."""
+        return self[REGISTERS:]
+
+    def narrow(self) -> "Notification":
+        """Of a 32-bit call: what is above is not looked at."""
+        return Notification._make(
+            (*self[:REGISTERS], *(word & ALL_ONES for word in self.arguments))
+        )
 
 
 def filter_program(*, users: bool = False) -> bytes | None:
@@ -106,13 +125,18 @@ def install(program: bytes) -> int:
 
 
 class Listener:
-    """The answering end of a filter. One thread at a time; owns its descriptor."""
+    """The answering end of a filter. One thread at a time; owns its descriptor.
 
-    __slots__ = ("_buffer", "fd")
+    What ioctl(2) is given stands in buffers that stay: fcntl.ioctl takes longer over `bytes`.
+    """
+
+    __slots__ = ("_buffer", "_id", "_response", "fd")
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
         self._buffer = bytearray(_NOTIFICATION.size)
+        self._response = bytearray(_RESPONSE.size)
+        self._id = bytearray(_ID.size)
         try:
             fcntl.ioctl(fd, _FLAGS, _SYNC_WAKE_UP)
         except OSError:
@@ -127,23 +151,21 @@ class Listener:
             if error.errno in (errno.ENOENT, errno.EINTR):
                 return None
             raise
-        fields = _NOTIFICATION.unpack(self._buffer)
-        return Notification._make((*fields[:4], fields[4:]))
+        return Notification._make(_NOTIFICATION.unpack(self._buffer))
 
     def resume(self, one: int) -> None:
         """Let the kernel do the call as if nobody had looked."""
-        self._send(_RESPONSE.pack(one, 0, 0, _CONTINUE))
+        self._send(one, 0, 0, _CONTINUE)
 
     def answer(self, one: int, value: int) -> None:
         """End the call with a result, or with an errno where `value` is -1 to -4095."""
-        if -4095 <= value < 0:
-            self._send(_RESPONSE.pack(one, 0, value, 0))
-        else:
-            self._send(_RESPONSE.pack(one, value, 0, 0))
+        failed = -4095 <= value < 0
+        self._send(one, 0 if failed else value, value if failed else 0, 0)
 
-    def _send(self, response: bytes) -> None:
+    def _send(self, one: int, value: int, failed: int, flags: int) -> None:
+        _RESPONSE.pack_into(self._response, 0, one, value, failed, flags)
         try:
-            fcntl.ioctl(self.fd, _SEND, response)
+            fcntl.ioctl(self.fd, _SEND, self._response)
         except OSError as error:
             # The caller died meanwhile; or it has its answer, and a fault of ours came after it.
             if error.errno not in (errno.ENOENT, errno.EINPROGRESS):
@@ -151,8 +173,9 @@ class Listener:
 
     def waits(self, one: int) -> bool:
         """Whether the call still waits, so that its thread number is still its own."""
+        _ID.pack_into(self._id, 0, one)
         try:
-            fcntl.ioctl(self.fd, _ID_VALID, _ID.pack(one))
+            fcntl.ioctl(self.fd, _ID_VALID, self._id)
         except OSError:
             return False
         return True

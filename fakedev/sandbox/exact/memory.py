@@ -70,7 +70,7 @@ class Mappings:
             return False
         arch, name, handler = found
         if arch.bits == 32:
-            waiting = waiting._replace(arguments=tuple(a & ALL_ONES for a in waiting.arguments))
+            waiting = waiting.narrow()
         answer: Answer | None = handler(_Call(waiting, arch, name))
         if answer is None:
             return False

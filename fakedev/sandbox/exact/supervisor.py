@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from fakedev.sandbox.exact import layouts, tracee
 from fakedev.sandbox.exact.copies import Copies
-from fakedev.sandbox.exact.listener import Listener, Notification
+from fakedev.sandbox.exact.listener import REGISTERS, Listener, Notification
 from fakedev.sandbox.exact.memory import Mappings
 from fakedev.sandbox.exact.numbers import AARCH64, I386, X86_64, Arch
 from fakedev.sandbox.exact.owners import Owners
@@ -84,6 +84,8 @@ class Supervisor:
         self._mappings = Mappings(self._listener, self._statuses, self._memory, files)
         self._copies = Copies(self._statuses.device, files)
         files.discard = self._copies.discard
+        self._comms = tracee.Comms()
+        files.comm_of = self._comms.of
         owners = Owners(self._memory, self._statuses, files)
         self._users = Users(self._listener, self._memory, files.callers, owners)
         self._handlers = _table(self)
@@ -105,6 +107,8 @@ class Supervisor:
             return False
         for fd in (self._stop, self._wake, self._root):
             os.close(fd)
+        self._statuses.close()
+        self._comms.close()
         self._listener.close()
         return True
 
@@ -123,8 +127,13 @@ class Supervisor:
         poll = select.poll()
         poll.register(self._listener.fd, select.POLLIN)
         poll.register(self._stop, select.POLLIN)
+        called = [(self._listener.fd, select.POLLIN)]  # and nothing else, as a rule
         while True:
-            for fd, events in poll.poll():
+            found = poll.poll()
+            if found == called:
+                self._one()
+                continue
+            for fd, events in found:
                 if fd == self._stop:
                     return
                 if events & select.POLLIN:
@@ -152,9 +161,9 @@ class Supervisor:
             return self._mappings.handle(waiting) or self._users.handle(waiting)
         arch, name, places, handle = entry
         if arch.bits == 32:  # int $0x80 of 64-bit code: what is above is not looked at
-            waiting = waiting._replace(arguments=tuple(a & ALL_ONES for a in waiting.arguments))
+            waiting = waiting.narrow()
         for place in places:
-            fd = waiting.arguments[place] & ALL_ONES
+            fd = waiting[place] & ALL_ONES
             ino = self._statuses.ours(waiting.tid, fd)
             file = self._files.file(ino) if ino else None
             if file is not None and handle(_Call(waiting, arch, name, fd, file)):
@@ -170,6 +179,12 @@ class Supervisor:
 
     # -- calls
 
+    def _is_open(self, call: _Call) -> bool:
+        return self._statuses.is_open(call.waiting.tid, call.fd)
+
+    def _state(self, call: _Call) -> dict[str, int]:
+        return self._states.load(call.waiting.tid, call.fd) if self._states.any else {}
+
     def mmap(self, call: _Call) -> bool:
         """mmap(2): refused by the node, or made by the kernel, from a file that has its pages."""
         tid, arguments = call.waiting.tid, call.waiting.arguments
@@ -179,8 +194,8 @@ class Supervisor:
         _, length, prot, flags, _, offset = arguments
         if call.arch is I386:
             offset *= _PAGE_OF_MMAP2
-        state = self._states.load(tid, call.fd) if self._states.any else {}
-        capable = self._files.callers.opener(tid, 0, 0).capable
+        state = self._state(call)
+        capable = functools.partial(self._capable, tid)
         request = MapCall(offset, length, prot & ALL_ONES, flags & ALL_ONES, access, state, capable)
         if self._answer(call, call.file.node.mmap(request)):
             return True
@@ -190,6 +205,9 @@ class Supervisor:
         self._mappings.any = True
         self._copies.any |= flags & MAP_TYPE == MAP_PRIVATE
         return False
+
+    def _capable(self, tid: int, capability: int) -> bool:
+        return self._files.callers.opener(tid, 0, 0).capable(capability)
 
     def _renew(self, call: _Call, path: str) -> None:
         """Give the caller a descriptor of the inode that its file has now, or of another file.
@@ -216,25 +234,25 @@ class Supervisor:
     def stat(self, call: _Call) -> bool:
         """fstat(2), and newfstatat(2) and statx(2) with AT_EMPTY_PATH."""
         tid, device = call.waiting.tid, self._statuses.device
-        asked = layouts.asked(call.name, call.waiting.arguments)
-        if asked is None or (asked.path and self._memory.read(tid, asked.path, 1) != b"\0"):
+        asked = layouts.asked(call.name, call.waiting)
+        if asked is None:
+            return False
+        path, room = asked
+        if path and self._memory.read(tid, path, 1) != b"\0":
             return False
         shown = call.file.look()
         if shown is None:
             return False
-        if call.name == "statx":
-            data = layouts.statx(device, shown)
-        else:
-            data = layouts.stat(call.arch.name, device, shown)
+        data = layouts.packed(call.name, call.arch.name, device, shown)
         if not self._listener.waits(call.waiting.id):
             return True
-        written = self._memory.write(tid, asked.room, data)
+        written = self._memory.write(tid, room, data)
         self._listener.answer(call.waiting.id, 0 if written else -errno.EFAULT)
         return True
 
     def lseek(self, call: _Call) -> bool:
         """lseek(2) and _llseek of i386."""
-        if not _is_open(call):
+        if not self._is_open(call):
             return False
         arguments = call.waiting.arguments
         if call.name == "_llseek":
@@ -278,11 +296,11 @@ class Supervisor:
 
     def ioctl(self, call: _Call) -> bool:
         """ioctl(2)."""
-        if not _is_open(call):
+        if not self._is_open(call):
             return False
         arguments = call.waiting.arguments
         tid = call.waiting.tid
-        state = self._states.load(tid, call.fd)
+        state = self._state(call)
         before = dict(state)
         answer = call.file.node.ioctl(IoctlCall(arguments[1] & ALL_ONES, arguments[2], state))
         if state != before:
@@ -314,7 +332,7 @@ class Supervisor:
 
     def other(self, call: _Call) -> bool:
         """Calls of which only the name matters."""
-        return _is_open(call) and self._answer(call, call.file.node.call(call.name))
+        return self._is_open(call) and self._answer(call, call.file.node.call(call.name))
 
 
 _Handler = tuple[Arch, str, tuple[int, ...], Callable[[_Call], bool]]
@@ -341,17 +359,12 @@ def _table(supervisor: Supervisor) -> dict[tuple[int, int], _Handler]:
     return found
 
 
-def _is_open(call: _Call) -> bool:
-    """Whether the file is open; with O_PATH, to all but few calls it is not (EBADF)."""
-    found = tracee.descriptor(call.waiting.tid, call.fd)
-    return found is not None and not found.flags & os.O_PATH
-
-
 def _places(name: str) -> tuple[int, ...]:
-    """Where the descriptors stand among the arguments."""
+    """Where in the notification the descriptors stand."""
+    places: tuple[int, ...] = (4,) if name == "mmap" else (0,)
     if transfer := TRANSFERS.get(name):
-        return transfer.source, transfer.target
-    return (4,) if name == "mmap" else (0,)
+        places = transfer.source, transfer.target
+    return tuple(REGISTERS + place for place in places)
 
 
 def _signed(value: int, bits: int) -> int:

@@ -10,6 +10,9 @@ import stat
 import struct
 from typing import Any, NamedTuple
 
+from fakedev.fuse.mappers import comm_of, comm_text
+from fakedev.sandbox.exact.tasks import Tasks
+
 _SYS_PIDFD_GETFD = 438
 _PIDFD_THREAD = os.O_EXCL
 _AT_FDCWD = -100
@@ -21,15 +24,18 @@ _STX_MODE = 28
 _STX_INO = 32
 _INO_AND_DEVICE = struct.Struct("=Q96x8s")  # of struct statx, from stx_ino on
 _TWO_AREAS = struct.Struct("@PNPN")  # of struct iovec: ours, and the caller's
+_AREA = _TWO_AREAS.size // 2
+_CHANGES = struct.Struct("@NPN")  # all but the address of ours, which is at the start
+_CHANGES_AT = _TWO_AREAS.size - _CHANGES.size
 
 _libc: Any = ctypes.CDLL(None, use_errno=True)
-_quick: Any = ctypes.CDLL(None)  # where nobody asks which errno it was
+# Where nobody asks which errno it was. No argtypes: they take a microsecond of each call. So what is not a
+# C int or bytes has to be made an argument here.
+_quick: Any = ctypes.CDLL(None)
 _statx = _quick.statx
-_statx.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_void_p]
-for _function in (_quick.process_vm_readv, _quick.process_vm_writev):
-    _function.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_void_p,
-                          ctypes.c_ulong, ctypes.c_ulong]  # fmt: skip
-    _function.restype = ctypes.c_ssize_t
+_readv, _writev = _quick.process_vm_readv, _quick.process_vm_writev
+_readv.restype = _writev.restype = ctypes.c_ssize_t
+_NONE, _ONE = ctypes.c_ulong.from_param(0), ctypes.c_ulong.from_param(1)
 
 _ACCESS = {
     stat.S_IRUSR: os.O_RDONLY,
@@ -48,11 +54,12 @@ class Descriptor(NamedTuple):
 class Statuses:
     """Tells descriptors of the mount that `root` is in from all others; for one thread."""
 
-    __slots__ = ("_address", "_pair", "_room", "device")
+    __slots__ = ("_address", "_pair", "_room", "_tables", "device")
 
     def __init__(self, root: int) -> None:
+        self._tables = Tasks(b"fd", os.O_PATH | os.O_DIRECTORY)
         self._room = bytearray(256)
-        self._address = ctypes.addressof(ctypes.c_char.from_buffer(self._room))
+        self._address = ctypes.c_void_p.from_param(_address(self._room))
         flags = _AT_STATX_DONT_SYNC | _AT_EMPTY_PATH
         if _statx(root, b"", flags, _STATX_INO, self._address):
             raise OSError(errno.EBADF, "statx")
@@ -61,20 +68,63 @@ class Statuses:
 
     def ours(self, tid: int, fd: int) -> int:
         """The inode number of a descriptor of thread `tid`; 0 where it is not ours or there is none."""
-        path = b"/proc/%d/fd/%d" % (tid, fd)
-        if _statx(_AT_FDCWD, path, _AT_STATX_DONT_SYNC, _STATX_INO, self._address):
+        if not self._look(tid, fd, _AT_STATX_DONT_SYNC, _STATX_INO):
             return 0
+        ino: int
         ino, pair = _INO_AND_DEVICE.unpack_from(self._room, _STX_INO)
-        return int(ino) if pair == self._pair else 0
+        return ino if pair == self._pair else 0
 
     def access(self, tid: int, fd: int) -> int | None:
         """O_RDONLY, O_WRONLY or O_RDWR: the mode of the link in /proc. None where it has neither (O_PATH)."""
-        path = b"/proc/%d/fd/%d" % (tid, fd)
-        flags = _AT_STATX_DONT_SYNC | _AT_SYMLINK_NOFOLLOW
-        if _statx(_AT_FDCWD, path, flags, _STATX_MODE, self._address):
+        if not self._look(tid, fd, _AT_STATX_DONT_SYNC | _AT_SYMLINK_NOFOLLOW, _STATX_MODE):
             return None
         mode = self._room[_STX_MODE] | self._room[_STX_MODE + 1] << 8
         return _ACCESS.get(mode & (stat.S_IRUSR | stat.S_IWUSR))
+
+    def is_open(self, tid: int, fd: int) -> bool:
+        """Whether the file is open; with O_PATH, to all but few calls it is not (EBADF)."""
+        if self.access(tid, fd) is not None:
+            return True
+        found = descriptor(tid, fd)  # open(2) with access mode 3 permits neither, too
+        return found is not None and not found.flags & os.O_PATH
+
+    def close(self) -> None:
+        """Forget the threads."""
+        self._tables.close()
+
+    def _look(self, tid: int, fd: int, flags: int, mask: int) -> bool:
+        """statx(2) of /proc/TID/fd/N into `_room`; False where it fails."""
+        table = self._tables.get(tid)
+        if table is not None and _statx(table, b"%d" % fd, flags, mask, self._address) == 0:
+            return True
+        self._tables.missed(tid)
+        path = b"/proc/%d/fd/%d" % (tid, fd)
+        found: int = _statx(_AT_FDCWD, path, flags, mask, self._address)
+        return found == 0
+
+
+class Comms:
+    """Names of threads; for one thread."""
+
+    __slots__ = ("_files",)
+
+    def __init__(self) -> None:
+        self._files = Tasks(b"comm", os.O_RDONLY)
+
+    def of(self, tid: int) -> str:
+        """As `comm_of`."""
+        file = self._files.get(tid)
+        try:
+            if file is not None:
+                return comm_text(os.pread(file, 256, 0))
+        except OSError:
+            pass  # another thread has the number now
+        self._files.missed(tid)
+        return comm_of(tid)
+
+    def close(self) -> None:
+        """Forget the threads."""
+        self._files.close()
 
 
 class Memory:
@@ -82,28 +132,34 @@ class Memory:
 
     SIZE = 256
 
-    __slots__ = ("_address", "_areas", "_here", "_room", "_there")
+    __slots__ = ("_areas", "_here", "_room", "_there")
 
     def __init__(self) -> None:
-        self._room = bytearray(self.SIZE)
-        self._address = ctypes.addressof(ctypes.c_char.from_buffer(self._room))
-        self._areas = bytearray(_TWO_AREAS.size)
-        self._here = ctypes.addressof(ctypes.c_char.from_buffer(self._areas))
-        self._there = self._here + _TWO_AREAS.size // 2
+        room = bytearray(self.SIZE)
+        self._room = memoryview(room)
+        self._areas = bytearray(_TWO_AREAS.pack(_address(room), 0, 0, 0))
+        here = _address(self._areas)
+        self._here = ctypes.c_void_p.from_param(here)
+        self._there = ctypes.c_void_p.from_param(here + _AREA)
 
     def read(self, tid: int, address: int, size: int) -> bytes | None:
         """Bytes of the caller's memory; None where it has none there."""
-        _TWO_AREAS.pack_into(self._areas, 0, self._address, size, address, size)
-        if _quick.process_vm_readv(tid, self._here, 1, self._there, 1, 0) != size:
+        _CHANGES.pack_into(self._areas, _CHANGES_AT, size, address, size)
+        if _readv(tid, self._here, _ONE, self._there, _ONE, _NONE) != size:
             return None
-        return bytes(self._room[:size])
+        return self._room[:size].tobytes()
 
     def write(self, tid: int, address: int, data: bytes) -> bool:
         """Put bytes into the caller's memory; False where it may not be written."""
         size = len(data)
         self._room[:size] = data
-        _TWO_AREAS.pack_into(self._areas, 0, self._address, size, address, size)
-        return bool(_quick.process_vm_writev(tid, self._here, 1, self._there, 1, 0) == size)
+        _CHANGES.pack_into(self._areas, _CHANGES_AT, size, address, size)
+        moved: int = _writev(tid, self._here, _ONE, self._there, _ONE, _NONE)
+        return moved == size
+
+
+def _address(room: bytearray) -> int:
+    return ctypes.addressof(ctypes.c_char.from_buffer(room))
 
 
 def descriptor(tid: int, fd: int) -> Descriptor | None:

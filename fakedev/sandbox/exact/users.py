@@ -71,7 +71,7 @@ class Users:
         if not self._callers.is_initial(waiting.tid):
             return False
         if waiting.audit == I386.audit:
-            waiting = waiting._replace(arguments=tuple(a & ALL_ONES for a in waiting.arguments))
+            waiting = waiting.narrow()
         try:
             return entry.handle(waiting)
         except Refused as refused:
