@@ -34,18 +34,29 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
-    text = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    long = report.longrepr
+    text = long[2] if isinstance(long, tuple | list) else str(long)
     return str(text).removeprefix("Skipped: ")
 
 
+def _is_missing(report: pytest.TestReport | pytest.CollectReport) -> bool:
+    return report.outcome == "skipped" and not hasattr(report, "wasxfail")
+
+
 def _judge(report: pytest.TestReport | pytest.CollectReport, config: pytest.Config) -> None:
-    if report.outcome != "skipped" or hasattr(report, "wasxfail"):
-        return
-    reason = _reason(report)
-    _missing[reason] += 1
-    if config.getoption("--fakedev-require"):
+    if _is_missing(report) and config.getoption("--fakedev-require"):
         report.outcome = "failed"
-        report.longrepr = f"--fakedev-require: {reason}"
+        report.longrepr = f"--fakedev-require: {_reason(report)}"
+
+
+def _count(report: pytest.TestReport | pytest.CollectReport) -> None:
+    """In the process that prints: with pytest-xdist the tests are run by others."""
+    if _is_missing(report):
+        _missing[_reason(report)] += 1
+
+
+pytest_runtest_logreport = _count
+pytest_collectreport = _count
 
 
 @pytest.hookimpl(wrapper=True)

@@ -5,4 +5,5 @@ bin=$1
 if [ "$(id -u)" = 0 ] && [ -c /dev/fuse ] && [ "$(stat -c %a /dev/fuse)" != 666 ]; then
     chmod 0666 /dev/fuse || echo "note: /dev/fuse could not be opened to other users" >&2
 fi
-exec "$bin/python" -m pytest
+# One process for each core; the tests of a file stay together. One that dies (a test beyond its time) ends the run.
+exec "$bin/python" -m pytest -n auto --maxprocesses 4 --dist loadfile --max-worker-restart 0

@@ -302,7 +302,7 @@ class Running:
         assert self.tool.stdin is not None
         self.tool.stdin.close()
 
-    def receive(self, *, seconds: float = TIMEOUT / 3) -> str:
+    def receive(self, *, seconds: float = TIMEOUT) -> str:
         """The next line of the tool's stdout."""
         assert self.tool.stdout is not None
         # One answer is on its way at a time, so that nothing waits in the stream's own buffer.

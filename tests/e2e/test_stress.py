@@ -127,8 +127,11 @@ def test_no_descriptor_is_left(host: Host, folder: Path) -> None:
     """The server holds as many descriptors after the storm as before it."""
     need_sandbox()
     storm = compiled(HERE / "storm.c", folder)
-    script = 'echo idle; read go; "$1" "$2" 4 <&0; echo done'
-    with Running(host, STRICT, "sh", "-c", script, "sh", storm, hex(BOARD)) as running:
+    over = folder / "over"
+    script = (
+        'echo idle; read go; "$1" "$2" 4 <&0; echo done; until [ -e "$3" ]; do sleep 0.02; done'
+    )
+    with Running(host, STRICT, "sh", "-c", script, "sh", storm, hex(BOARD), over) as running:
         assert running.receive() == "idle\n"
         before = descriptors(running.pid)
         running.send("go\n")
@@ -142,6 +145,7 @@ def test_no_descriptor_is_left(host: Host, folder: Path) -> None:
         assert running.receive().split()[2:] == ["0", "0"]
         assert running.receive() == "done\n"
         wait_for(lambda: descriptors(running.pid) <= before, "the server closed what it opened")
+        over.touch()
 
 
 @soaking
