@@ -9,6 +9,7 @@ import os
 import pty
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -27,6 +28,8 @@ BIN = Path(sys.executable).parent
 #: Longer soak runs multiply the work of the stress tests by this.
 SOAK = int(os.environ.get("FAKEDEV_SOAK", "1"))
 TIMEOUT = 30.0 * SOAK
+#: As /proc/PID/status shows sets. Two are the C library's own, which make(1) has ignored for all it starts.
+SIGNALS = sum(1 << number - 1 for number in signal.valid_signals())
 
 
 def need(name: str, package: str) -> str:

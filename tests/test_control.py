@@ -229,6 +229,23 @@ def test_two_machines_of_one_name(server: ControlServer, machine: Machine) -> No
         ControlServer(server.path, Verbs(machine))
 
 
+def test_a_socket_is_seen_once_it_answers(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that refuses would be taken for that of a dead machine, and removed."""
+    path, seen = tmp_path / "early.sock", []
+    listen = socket.socket.listen
+
+    def spied(self: socket.socket, backlog: int) -> None:
+        seen.append(path.exists())
+        listen(self, backlog)
+
+    monkeypatch.setattr(socket.socket, "listen", spied)
+    ControlServer(path, Verbs(machine)).close()
+    assert seen == [False]
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_socket_of_a_dead_machine_is_taken_over(machine: Machine, tmp_path: Path) -> None:
     dead = socket.socket(socket.AF_UNIX)
     dead.bind(str(tmp_path / "dead.sock"))

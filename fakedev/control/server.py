@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import secrets
 import socket
 import threading
 from pathlib import Path
@@ -35,10 +36,14 @@ class ControlServer:
         self._thread.start()
 
     def _bind(self) -> None:
+        """Listen, and only then appear: whoever finds a socket that refuses takes it for a dead machine's."""
         self._remove_stale()
+        hidden = self.path.with_name(f".{secrets.token_hex(4)}")
         old = os.umask(0o177)
         try:
-            self._socket.bind(str(self.path))
+            self._socket.bind(str(hidden))
+            self._socket.listen(16)
+            self.path.hardlink_to(hidden)
         except OSError as error:
             self._socket.close()
             raise HostError(
@@ -46,7 +51,7 @@ class ControlServer:
             ) from None
         finally:
             os.umask(old)
-        self._socket.listen(16)
+            hidden.unlink(missing_ok=True)
 
     def _remove_stale(self) -> None:
         """Remove the socket of a machine that died without cleaning up."""

@@ -3,7 +3,7 @@
 import os
 from contextlib import suppress
 
-_MOST = 32  # threads; whoever was first goes first
+MOST = 32  # threads; whoever was first goes first
 
 
 class Tasks(dict[int, int]):
@@ -29,12 +29,12 @@ class Tasks(dict[int, int]):
             del self._missed[tid]
             self._open(tid)
         else:
-            if len(self._missed) >= _MOST:
+            if len(self._missed) >= MOST:
                 del self._missed[next(iter(self._missed))]
             self._missed[tid] = None
 
     def _open(self, tid: int) -> None:
-        if len(self) >= _MOST:
+        if len(self) >= MOST:
             os.close(self.pop(next(iter(self))))
         with suppress(OSError):  # it has ended, or too much is open
             self[tid] = os.open(b"/proc/%d/%s" % (tid, self._name), self._flags)
