@@ -13,6 +13,7 @@ import pytest
 from machines import BAR, small_machine
 from pci_machines import effects_of
 
+from fakedev.control.verbs import Verbs
 from fakedev.devices.pci.errors import PciError
 from fakedev.fuse.coherence import Coherence
 from fakedev.fuse.deferred import Deferred
@@ -20,7 +21,7 @@ from fakedev.fuse.mappers import Mapped, look
 from fakedev.fuse.owners import Alias
 from fakedev.fuse.witness import Witness
 from fakedev.model.effects import Changed, Mapper
-from fakedev.model.errors import ResourceConflictError
+from fakedev.model.errors import ControlError, ResourceConflictError
 from fakedev.model.flags import IORESOURCE_EXCLUSIVE, IORESOURCE_SYSTEM_RAM
 from fakedev.model.machine import Machine
 from fakedev.model.ranges import Range
@@ -164,6 +165,125 @@ def test_a_probe_releases_the_bars_before_and_binds_later() -> None:
     machine.holders = lambda _: []
     bus.bind(driver.name, device.name)
     assert device.driver is driver
+
+
+def nvme(**rules: str) -> Machine:
+    """The workstation whose nvme driver waits, under `deny-claim` unless told."""
+    given = {"claim_policy": "deny-claim", **rules}
+    overrides = [f"kernel.{name}={value}" for name, value in given.items()]
+    machine = build_machine(load_profile("workstation", overrides=overrides))
+    machine.pci.rmmod("nvme")
+    return machine
+
+
+@pytest.mark.parametrize("call", ["python", "control"])
+def test_a_module_whose_driver_gets_nothing_is_not_loaded(call: str) -> None:
+    machine = nvme()
+    load = {
+        "python": lambda: machine.pci.modprobe("nvme"),
+        "control": lambda: Verbs(machine)("modprobe", {"name": "nvme"}, lambda: False),
+    }[call]
+    before = machine.iomem()
+    machine.holders = lambda _: [GDB]
+    for _ in range(2):  # the second time as the first: it is not loaded
+        with pytest.raises(ControlError, match=r"gdb\[42\] maps") as caught:
+            load()
+        assert (caught.value.errno, "nvme" in machine.pci.drivers) == (errno.EBUSY, False)
+    assert machine.iomem() == before
+    machine.holders = lambda _: []
+    load()
+    assert [
+        d.driver.name for d in machine.pci.devices.values() if d.driver and d.driver.name == "nvme"
+    ]
+
+
+def test_a_module_whose_driver_gets_something_is_loaded() -> None:
+    overrides = ["kernel.claim_policy=deny-claim"]
+    machine = build_machine(load_profile("workstation", overrides=overrides))
+    bus = machine.pci
+    having = [
+        d.driver for d in bus.devices.values() if d.driver and not d.driver.builtin and d.claims
+    ]
+    driver = next(one for one in having if having.count(one) > 1)
+    bus.rmmod(driver.name)
+    first: list[Range] = []
+
+    def holders(span: Range) -> list[Mapper]:
+        first.append(span)
+        return [GDB] if span == first[0] else []
+
+    machine.holders = holders
+    bus.modprobe(driver.name)
+    bound = [d for d in bus.devices.values() if d.driver is driver]
+    assert (bus.drivers[driver.name], len(bound)) == (driver, having.count(driver) - 1)
+
+
+def test_another_conflict_leaves_the_module_loaded() -> None:
+    """As a kernel does: that a probe fails is no error of the module's init."""
+    for policy in ("revoke", "deny-claim", "ignore"):
+        machine = nvme(claim_policy=policy)
+        device = next(d for d in machine.pci.devices.values() if d.class_ == 0x010802)
+        machine.holders = lambda _: []
+        machine.claim(next(r.span for r in device.resources if r.flags), "squatter")
+        machine.pci.modprobe("nvme")
+        assert ("nvme" in machine.pci.drivers, device.driver) == (True, None)
+
+
+def pmem(*, loaded: bool) -> Machine:
+    """A bound fsdax region and a devdax one; with `loaded` false nothing is known of them yet."""
+    path = str(Path(__file__).parent / "pmem.yaml")
+    overrides = ["kernel.claim_policy=deny-claim", f"nvdimm.loaded={str(loaded).lower()}"]
+    return build_machine(load_profile(path, overrides=overrides))
+
+
+def test_nfit_is_not_loaded_while_nothing_gets_a_driver() -> None:
+    machine = pmem(loaded=False)
+    nd, before = machine.nd, machine.iomem()
+    machine.holders = lambda _: [GDB]
+    with pytest.raises(ControlError, match=r"gdb\[42\]") as caught:
+        nd.modprobe("nfit")
+    assert caught.value.errno == errno.EBUSY
+    assert (machine.iomem(), nd.modules & {"nfit", "nd_pmem", "dax_pmem"}) == (before, set())
+    assert not [region for region in nd.regions if region.known]
+    machine.holders = lambda _: []
+    assert nd.modprobe("nfit")
+    assert [namespace.mode for namespace in nd.namespaces()][:1] == ["fsdax"]  # as the profile says
+    machine.reset()
+    assert machine.iomem() == before
+
+
+def test_nd_pmem_is_not_loaded_while_its_namespace_is_mapped() -> None:
+    machine = pmem(loaded=True)
+    boot, nd = machine.iomem(), machine.nd
+    nd.rmmod("nd_pmem")
+    without = machine.iomem()
+    machine.holders = lambda _: [GDB]
+    with pytest.raises(ControlError, match=r"nd_pmem is not loaded: .*gdb\[42\]"):
+        nd.modprobe("nd_pmem")
+    assert (machine.iomem(), "nd_pmem" in nd.modules) == (without, False)
+    machine.holders = lambda _: []
+    assert nd.modprobe("nd_pmem")
+    assert machine.iomem() == boot
+
+
+# -- what a claim says ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rules", "revoked", "spared"),
+    [
+        ({"claim_policy": "revoke"}, True, False),
+        ({"claim_policy": "deny-claim"}, False, False),  # nobody mapped it
+        ({"claim_policy": "deny-claim", "cmdline": "iomem=relaxed"}, False, True),
+        ({"claim_policy": "ignore"}, False, True),
+    ],
+)
+def test_only_a_claim_that_spares_mappings_says_so(
+    rules: dict[str, Any], revoked: bool, spared: bool
+) -> None:
+    machine = small_machine(**rules)
+    found = Verbs(machine)("claim", {"range": str(Range(BAR, PAGE)), "name": "x"}, lambda: False)
+    assert (found["revoked"], found["spared"]) == (revoked, spared)
 
 
 # -- ignore ---------------------------------------------------------------------------------------

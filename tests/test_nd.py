@@ -23,7 +23,7 @@ from nd_machines import (
 )
 
 from fakedev.model.effects import Effect, NodesChanged, Revoke
-from fakedev.model.errors import ControlError
+from fakedev.model.errors import ControlError, ProfileError
 from fakedev.model.machine import Machine
 from fakedev.model.ranges import Range
 from fakedev.profiles.build import build_machine
@@ -289,6 +289,49 @@ def test_what_cannot_be_pinned(machine: Machine) -> None:
         machine.nd.unpin(77)
 
 
+def test_what_is_out_cannot_be_pinned(machine: Machine) -> None:
+    nd = machine.nd
+    nd.set_mode("dax1.0", "kmem")
+    machine.blocks.online_all(
+        [block.number for block in machine.blocks.within(nd.dax_device("dax1.0").ram)]
+    )
+    nd.unplug("region1")  # its RAM leaks, so its device is still known
+    with refused(errno.EFAULT):
+        nd.pin(nd.dax_device("dax1.0").ram, longterm=False)
+    assert nd.pins.all() == []
+
+
+# -- kmem that leaks ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["unbind", "unplug", "nd_unbind"])
+def test_memory_that_has_leaked_stays_until_the_next_boot(machine: Machine, how: str) -> None:
+    boot, nd, blocks = tree(machine), machine.nd, machine.blocks
+    nd.set_mode("dax1.0", "kmem")
+    ram = nd.dax_device("dax1.0").ram
+    numbers = [block.number for block in blocks.within(ram)]
+    blocks.online_all(numbers, "online_movable")
+    verbs = {
+        "unbind": lambda: nd.unbind("kmem", "dax1.0"),
+        "unplug": lambda: nd.unplug("region1"),
+        "nd_unbind": lambda: nd.nd_unbind("nd_region", "region1"),
+    }
+    verbs[how]()
+    blocks.offline_all(numbers)  # nobody uses it any more, and nobody is there to remove it
+    if how == "unplug":
+        nd.plug("region1")
+    else:
+        nd.unplug("region1")
+        nd.plug("region1", replace=True)
+    nd.unplug("region1")
+    assert any("dax1.0" in line for line in tree(machine))
+    assert any("System RAM (kmem)" in line for line in tree(machine))
+    assert [block.number for block in blocks.within(ram)] == numbers
+    machine.reset()
+    assert tree(machine) == boot
+    assert not nd.dax_device("dax1.0").leaked
+
+
 # -- a file as medium ---------------------------------------------------------------------------
 
 
@@ -296,6 +339,16 @@ def test_a_file_keeps_the_bytes(tmp_path: Path) -> None:
     setting = f"nvdimm.regions.0.file={tmp_path / 'medium.img'}"
     pmem_machine(setting).poke(FS + 0x5000, b"kept")
     assert (tmp_path / "medium.img").stat().st_size == 512 * M
+    assert pmem_machine(setting).peek(Range(FS + 0x5000, 4)) == b"kept"
+
+
+def test_one_machine_at_a_time_has_the_file(tmp_path: Path) -> None:
+    setting = f"nvdimm.regions.0.file={tmp_path / 'medium.img'}"
+    first = pmem_machine(setting)
+    with pytest.raises(ProfileError, match=r"medium\.img: another machine uses it"):
+        pmem_machine(setting)
+    first.poke(FS + 0x5000, b"kept")
+    del first
     assert pmem_machine(setting).peek(Range(FS + 0x5000, 4)) == b"kept"
 
 
@@ -325,6 +378,8 @@ def test_nothing_else_happens_to_what_is_ending(machine: Machine) -> None:
     ):
         with refused(errno.EBUSY):
             verb()
+    with refused(errno.EFAULT):
+        machine.nd.pin(Range(DEV + 32 * M, 4096), longterm=False)
     boot = tree(pmem_machine())
     machine.reset()
     waiting.join(5)

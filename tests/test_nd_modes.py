@@ -13,6 +13,7 @@ from nd_machines import DEV, FS, M, listing, pmem_machine, refused, text_at, tre
 from test_nd_chaos import check
 
 from fakedev.devices.nd import infoblock
+from fakedev.model.effects import Mapper
 from fakedev.model.errors import FakedevError
 from fakedev.model.machine import Machine
 from fakedev.model.ranges import Range
@@ -307,6 +308,35 @@ def test_ram_in_use_outlives_its_region(pmem: Machine) -> None:
     boot = pmem_machine().iomem()
     pmem.reset()
     assert pmem.iomem() == boot
+
+
+@pytest.mark.parametrize("mode", ["raw", "fsdax", "devdax", "kmem"])
+@pytest.mark.parametrize("why", ["claimed", "mapped"])
+def test_a_mode_that_cannot_be_leaves_all_as_it_is(mode: str, why: str) -> None:
+    """Also a device without a driver, in whose range somebody else may claim."""
+    machine = pmem_machine("kernel.claim_policy=deny-claim")
+    nd = machine.nd
+    nd.unbind("device_dax", "dax1.0")
+    if why == "claimed":
+        machine.claim(Range(DEV + 192 * M, 4096), "driver")
+    else:
+        held = Mapper(42, "gdb", Range(DEV + 192 * M, 4096))
+        machine.holders = lambda span: [held] if span.overlaps(held.span) else []
+    before = tree(machine), nd.namespace("namespace1.0").mode, nd.dax_device("dax1.0").driver
+    with refused(errno.EBUSY):
+        nd.set_mode("namespace1.0", mode)
+    assert (
+        tree(machine),
+        nd.namespace("namespace1.0").mode,
+        nd.dax_device("dax1.0").driver,
+    ) == before
+
+
+def test_kmem_does_not_mind_a_claim_of_what_it_leaves(pmem: Machine) -> None:
+    pmem.nd.unbind("device_dax", "dax1.0")
+    pmem.claim(Range(DEV + 64 * M, 4096), "driver")
+    pmem.nd.set_mode("namespace1.0", "kmem")
+    assert pmem.nd.dax_device("dax1.0").driver == "kmem"
 
 
 def test_a_pin_holds_who_takes_the_device_away(pmem: Machine) -> None:

@@ -60,6 +60,158 @@ def test_what_is_wrong(settings: list[str], message: str, tmp_path: Path) -> Non
     assert all(re.match(r"\S+:\d+:\d+: |\S*--set", line) for line in caught.value.problems)
 
 
+BASE = """\
+fakedev: 1
+kernel: {version: "6.12", phys_bits: 40}
+firmware: {e820: [{range: 0x40000000+1G, type: System RAM}]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        (
+            (
+                "virtio_mem: {vm0: {addr: 0x100000000, region_size: 1G}}\n"
+                "nvdimm: {dimms: {nmem0: {}}, regions: [{range: 0x120000000+1G}]}"
+            ),
+            5,
+            "region0: 120000000-15fffffff overlaps virtio-mem vm0 (100000000-13fffffff) of",
+        ),
+        (
+            (
+                "virtio_mem: {vm0: {addr: 0x100000000, region_size: 1G}}\n"
+                "dax: [{range: 0x120000000+128M}]"
+            ),
+            5,
+            "dax 0: 120000000-127ffffff overlaps virtio-mem vm0",
+        ),
+        (
+            "nvdimm: {regions: [{range: 0x100000000+64M, namespaces: [{mode: kmem}]}]}",
+            4,
+            "namespace0.0: 100200000-103ffffff has no whole memory block of 128 MiB for mode kmem",
+        ),
+        (
+            "memory_blocks: {size: 1G}\ndax: [{range: 0x120000000+1G, mode: kmem}]",
+            5,
+            "dax 0: 120000000-15fffffff has no whole memory block of 1024 MiB",
+        ),
+        (
+            "dax: [{range: 0x110000000+256M, mode: kmem, target_node: -1}]",
+            4,
+            "dax 0: mode kmem needs a target_node from 0 on",
+        ),
+        (
+            "nvdimm: {regions: [{range: 0x100000000+1G, target_node: -1, namespaces: [{mode: kmem}]}]}",
+            4,
+            "namespace0.0: mode kmem needs a target_node from 0 on",
+        ),
+        (
+            "dax: [{range: 0x10000000000+256M}]",
+            4,
+            "dax 0: 10000000000-1000fffffff ends beyond the 40 address bits of this CPU",
+        ),
+        (
+            "nvdimm: {regions: [{range: 0xffc0000000+2G}]}",
+            4,
+            "region0: ffc0000000-1003fffffff ends beyond the 40 address bits",
+        ),
+        (
+            "cxl: {windows: [{range: 0x20000000000+1G}]}",
+            4,
+            "CXL Window 0: 20000000000-2003fffffff ends beyond the 40 address bits",
+        ),
+        (
+            "cxl: {windows: [{range: 0x200000000+1G}, {range: 0x220000000+1G}]}",
+            4,
+            "CXL Window 1: 220000000-25fffffff overlaps 200000000-23fffffff of",
+        ),
+        (
+            "cxl: {windows: [{range: 0x60000000+1G}]}",
+            4,
+            "CXL Window 0: 60000000-9fffffff straddles the edge of System RAM (40000000-7fffffff)",
+        ),
+        (
+            "cxl: {windows: [{range: 0x60000000+256M}]}",
+            4,
+            "CXL Window 0: 60000000-6fffffff lies inside System RAM",
+        ),
+        (
+            "cxl: {windows: [{range: 0x200000000+1G}]}\ndax: [{range: 0x1f0000000+1G}]",
+            5,
+            "dax 0: 1f0000000-22fffffff straddles the edge of 200000000-23fffffff of",
+        ),
+        (
+            (
+                "iomem: |\n  100000000-1ffffffff : PCI Bus 0000:00\n"
+                "nvdimm: {regions: [{range: 0x1f0000000+1G}]}"
+            ),
+            6,
+            "region0: 1f0000000-22fffffff straddles the edge of PCI Bus 0000:00",
+        ),
+        (
+            "nvdimm: {regions: [{range: 0x100000000+1G, file: a.img}, {range: 0x200000000+1G, file: a.img}]}",
+            4,
+            "region1: 'a.img' is the medium of another region",
+        ),
+    ],
+)
+def test_what_cannot_be_there(text: str, line: int, message: str, tmp_path: Path) -> None:
+    """One line each, with the place and the rule."""
+    profile = tmp_path / "wrong.yaml"
+    profile.write_text(BASE + text)
+    with pytest.raises(ProfileError) as caught:
+        load_profile(str(profile))
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"{profile}:{line}:")
+    assert message in problem
+
+
+def test_a_window_around_ram_is_fine(tmp_path: Path) -> None:
+    profile = tmp_path / "around.yaml"
+    profile.write_text(BASE + "cxl: {windows: [{range: 0x40000000+2G}]}")
+    lines = build_machine(load_profile(str(profile))).iomem().splitlines()
+    assert lines[:2] == ["40000000-bfffffff : CXL Window 0", "  40000000-7fffffff : System RAM"]
+
+
+def test_a_file_behind_what_the_firmware_lists(tmp_path: Path) -> None:
+    """Also where one entry of the map has two regions, and only one of them a file."""
+    profile, medium = tmp_path / "listed.yaml", tmp_path / "medium.img"
+    profile.write_text(
+        BASE.replace("}]}", "}, {range: 0x100000000+3G, type: Persistent Memory}]}")
+        + "nvdimm: {regions: [{range: 0x100000000+1G}, {range: 0x140000000+1G, file: medium.img}]}"
+    )
+    machine = build_machine(load_profile(str(profile)))
+    assert tree(machine)[0] == "100000000-1bfffffff : Persistent Memory"
+    for address in (0x13FFFF000, 0x140000000, 0x17FFFF000, 0x180000000, 0x1BFFFF000):
+        machine.poke(address, f"{address:x}".encode())
+        assert machine.peek(Range(address, 9)) == f"{address:x}".encode()
+    assert medium.stat().st_size == 1 << 30
+    with medium.open("rb") as file:
+        assert file.read(9) == b"140000000"
+    server = [f"nvdimm.regions.0.file={tmp_path / 'other.img'}"]
+    machine = build_machine(load_profile("server-pmem-cxl", overrides=server))
+    assert tree(machine) == tree(build_machine(load_profile("server-pmem-cxl")))
+
+
+@pytest.mark.parametrize(
+    ("version", "first"),
+    [("6.12", "200000000-20fffffff : Soft Reserved"), ("7.2", "200000000-20fffffff : dax0.0")],
+)
+def test_soft_reserved_is_in_the_list_until_7_2(version: str, first: str, tmp_path: Path) -> None:
+    profile = tmp_path / "soft.yaml"
+    text = BASE.replace("6.12", version)
+    profile.write_text(text + "dax: [{range: 0x200000000+256M, mode: kmem, target_node: 1}]")
+    machine = build_machine(load_profile(str(profile)))
+    lines = [line for line in machine.iomem().splitlines() if line.strip().startswith("2")]
+    assert lines[0] == first
+    assert [line.strip() for line in lines[-2:]] == [
+        "200000000-20fffffff : dax0.0", "200000000-20fffffff : System RAM (kmem)",
+    ]  # fmt: skip
+    machine.reset()
+    assert [line for line in machine.iomem().splitlines() if line.strip().startswith("2")] == lines
+
+
 def test_the_plan_survives_the_cache() -> None:
     for name in (PROFILE, "fd-9000", "server-pmem-cxl"):
         plan = load_profile(name).nd
@@ -88,6 +240,9 @@ def test_the_server() -> None:
         "      14000000000-14fffffffff : System RAM (kmem)",
     ]
     assert {block.nid for block in machine.blocks.within(Range(0x14000000000, 64 << 30))} == {8}
+    per_node = [block.nid for block in machine.blocks.within(Range(0, 0x10080000000))]
+    assert [per_node.count(node) for node in range(8)] == [64] * 8  # 128 GiB each
+    assert machine.blocks.block(512).nid == 7
     assert machine.high_memory == 0x15000000000
     assert text_at(machine, "/sys/devices/platform/ACPI0017:00/root0/decoder0.0/cap_ram") == "1"
     assert sum(span.size for span in machine.blocks.ram_ranges()) > 1 << 40

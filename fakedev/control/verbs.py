@@ -98,15 +98,15 @@ class Verbs(NdVerbs, VirtioMemVerbs, PoisonVerbs, MemoryVerbs):
             message = f"claim: a name is 1 to {NAME_LIMIT} printable characters"
             raise ControlError(message, errno=errno.EINVAL)
         resource = self.machine.claim(span, name, exclusive=exclusive)
-        revoked = self.machine.policy.should_revoke(resource) is not None
-        revoked = revoked and self.machine.rules.claim_policy != "deny-claim"
+        protected = self.machine.policy.should_revoke(resource) is not None
+        denies = self.machine.rules.claim_policy == "deny-claim"
         claimed = {
             "range": str(span),
             "name": name,
             "exclusive": exclusive,
             "event": resource.since,
         }
-        return {**claimed, "revoked": revoked}
+        return {**claimed, "revoked": protected and not denies, "spared": not protected}
 
     def do_release(self, arguments: Arguments) -> dict[str, Any]:
         """A driver releases what it claimed."""

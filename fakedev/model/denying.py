@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from fakedev.model.effects import Mapper
-from fakedev.model.errors import ResourceConflictError
+from fakedev.model.errors import ClaimDeniedError
 from fakedev.model.ranges import Range, page_round
 from fakedev.model.resource import Resource
 
@@ -43,7 +43,7 @@ def _unmapped(
     with world.gate(pages):
         if protects(world, span, name, flags, parent) and (held := world.holders(pages)):
             world.record("denied", _text(span, name, held), span, mappers=tuple(held))
-            raise ResourceConflictError(f"{_text(span, name, held)} (EBUSY, claim_policy {POLICY})")
+            raise ClaimDeniedError(f"{_text(span, name, held)} (EBUSY, claim_policy {POLICY})")
         yield
 
 

@@ -19,13 +19,22 @@ class MemoryLayoutError(FakedevError):
 class ResourceConflictError(FakedevError):
     """A request that the resource tree refuses.
 
-    Attributes: `errno` (EBUSY), `conflict` (the resource in the way, or None).
+    Attributes: `errno` (EBUSY), `conflict` (the resource in the way, or None), `denied`: processes map
+    the range, and the policy is `deny-claim`.
     """
+
+    denied = False
 
     def __init__(self, message: str, *, conflict: Any = None, errno: int = _errno.EBUSY) -> None:
         super().__init__(message)
         self.conflict = conflict
         self.errno = errno
+
+
+class ClaimDeniedError(ResourceConflictError):
+    """A claim of what processes map, under `deny-claim`; the message names them."""
+
+    denied = True
 
 
 class ProfileError(FakedevError):

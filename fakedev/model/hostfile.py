@@ -4,6 +4,8 @@ Every error of the host becomes a MemoryLayoutError with the path and the reason
 """
 
 import errno
+import fcntl
+import gc
 import mmap
 import os
 import stat
@@ -55,6 +57,25 @@ class HostFile:
     def _error(self, error: Exception) -> MemoryLayoutError:
         reason = getattr(error, "strerror", None) or str(error)
         return MemoryLayoutError(f"{self.path}: {reason}")
+
+    def lock(self) -> None:
+        """Nobody else locks the file until it is closed and its last mapping is gone (flock).
+
+        MemoryLayoutError where another machine has it. A file system without such locks has none.
+        """
+        for last in (False, True):
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if last:
+                    raise MemoryLayoutError(
+                        f"{self.path}: another machine uses it (fakedev ps); stores of both would mix"
+                    ) from None
+                gc.collect()  # it may be a machine of this process that nobody needs any more
+            except OSError:
+                return
+            else:
+                return
 
     def part(self, offset: int, size: int | None) -> int:
         """Return the number of bytes meant; an error if the file has not as many."""

@@ -103,10 +103,13 @@ class PhysicalMemory:
 
         The file must not become shorter while it is in use: touching a page behind its new end is
         a SIGBUS of this process, as with every mapped file. Raises MemoryLayoutError as `add`
-        does, and with the path and the reason when the file cannot be used.
+        does, and with the path and the reason when the file cannot be used, or is shared by another
+        machine.
         """
         with HostFile(path, writable=shared) as file:
             size = file.part(offset, size)
+            if shared:
+                file.lock()
             self._check_free(start, size, name or str(path))
             backing = file.backing(start, offset=offset, size=size, shared=shared)
         return self._add(Segment(start, size, name, backing))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from fakedev.devices.memory.boot import BLOCK_SIZE
 from fakedev.firmware.e820 import E820Map
 from fakedev.model.errors import FakedevError
 from fakedev.model.files import StaticFile
@@ -30,6 +31,7 @@ from fakedev.profiles.compile_memory import (
     segments,
 )
 from fakedev.profiles.compile_nd import compile_nd
+from fakedev.profiles.compile_nd_places import Surroundings
 from fakedev.profiles.compile_virtio_mem import plans as virtio_mem_plans
 from fakedev.profiles.compile_virtio_mem import regions as virtio_mem_regions
 from fakedev.profiles.context import Context, Path
@@ -54,13 +56,17 @@ def compile_document(document: Document, path: str, context: Context) -> Profile
     tree = _tree(document, e820, context)
     own = segment_areas(document.memory, context)
     own += virtio_mem_regions(document, context)
-    known = [*own, *_backed(entries)]
-    nd = compile_nd(document, known, context)
+    rules = _rules(document.kernel, context)
+    chips, ram = _backed(entries), e820.ram
+    known = [*own, *chips]
+    nd = compile_nd(document, _surroundings(document, known, tree, rules), context)
+    if nd:
+        chips, ram = nd.beside_areas(chips), nd.beside(ram)
     own += nd.areas if nd else []
     known += nd.areas if nd else []
     pci = _pci(document, tree, known, context)
     windows = pci.areas() if pci else []
-    mapped = memory_map(own, e820.ram, _backed(entries), windows, context)
+    mapped = memory_map(own, ram, chips, windows, context)
     tables = firmware(document.firmware, mapped, context)
     files: dict[str, StaticFile] = {**e820.files, **tables.files}
     files |= static_files(document.files, context)
@@ -68,7 +74,6 @@ def compile_document(document: Document, path: str, context: Context) -> Profile
     placed += placements(document.memory, mapped, context)
     if pci:
         placed = list(pci.divide(placed))
-    rules = _rules(document.kernel, context)
     return Profile(
         name=document.name or _stem(path),
         description=document.description.strip(),
@@ -89,6 +94,24 @@ def compile_document(document: Document, path: str, context: Context) -> Profile
         nd=nd.plan if nd else None,
         virtio_mem=virtio_mem_plans(document, rules, context),
     )
+
+
+def _surroundings(
+    document: Document, known: list[Area], tree: ResourceTree, rules: dict[str, str | int | bool]
+) -> Surroundings:
+    given = document.memory_blocks
+    return Surroundings(
+        known,
+        tree,
+        address_bits(rules),
+        given.size if given else BLOCK_SIZE,
+        _version(document).lists_soft_reserved,
+    )
+
+
+def _version(document: Document) -> KernelRules:
+    """Rules that only have the version."""
+    return KernelRules(version=document.kernel.version or DEFAULT_VERSION)
 
 
 def _pci(
@@ -126,7 +149,7 @@ def _tree(document: Document, e820: E820Map, context: Context) -> ResourceTree:
     """The e820 resources, `iomem:` on top, and last the RAM buffers around what is there."""
     tree = ResourceTree()
     origins: dict[Resource, Path] = {}
-    kernel = KernelRules(version=document.kernel.version or DEFAULT_VERSION)
+    kernel = _version(document)
     for item in e820.resources:
         if item.name == "Soft Reserved" and not kernel.lists_soft_reserved:
             continue

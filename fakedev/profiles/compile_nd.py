@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path as FilePath
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fakedev.devices.nd.plan import (
@@ -22,7 +21,7 @@ from fakedev.devices.nd.plan import (
 )
 from fakedev.devices.nd.region import metadata_size
 from fakedev.model.ranges import PAGE_MASK, PAGE_SIZE, Range
-from fakedev.profiles.compile_memory import Area
+from fakedev.profiles.compile_nd_places import NdMemory, Places, Surroundings
 from fakedev.profiles.context import Context, Path
 from fakedev.profiles.plan import SegmentPlan
 
@@ -40,28 +39,28 @@ if TYPE_CHECKING:
     )
 
 _ALIGN = 2 << 20
-_SET_ASIDE = frozenset({"Persistent Memory", "Soft Reserved"})
 
 
 @dataclass(slots=True)
-class NdParts:
-    """The plan, the memory that no segment gives yet, and the files behind regions, by address."""
+class NdParts(NdMemory):
+    """The plan, and the memory that it brings."""
 
     plan: NdPlan
-    areas: list[Area] = field(default_factory=list)
-    files: dict[int, str] = field(default_factory=dict)
 
     def with_files(self, segments: tuple[SegmentPlan, ...]) -> tuple[SegmentPlan, ...]:
         """Segments with the files that are the medium of their region."""
         return tuple(s._replace(file=self.files.get(s.start, "")) for s in segments)
 
 
-def compile_nd(document: Document, known: list[Area], context: Context) -> NdParts | None:
-    """None for a machine without; `known` is the memory that the profile brings otherwise."""
+def compile_nd(document: Document, around: Surroundings, context: Context) -> NdParts | None:
+    """None for a machine without; `around` is what the profile brings otherwise."""
     nvdimm, dax, cxl = document.nvdimm, document.dax, document.cxl
     if nvdimm is None and not dax and cxl is None:
         return None
-    compiler = _Compiler(known, context)
+    compiler = _Compiler(around, context)
+    for number, window in enumerate(cxl.windows if cxl else ()):
+        if window.listed:
+            compiler.places.window(window.span, f"CXL Window {number}", ("cxl", "windows", number))
     plan = NdPlan()
     if nvdimm is not None:
         plan = NdPlan(
@@ -71,13 +70,15 @@ def compile_nd(document: Document, known: list[Area], context: Context) -> NdPar
             tuple((name, _dimm(dimm)) for name, dimm in nvdimm.dimms.items()),
             tuple(compiler.regions(nvdimm)),
         )
+    parent = "Soft Reserved" if around.lists_soft_reserved else ""
     hmem = [
-        compiler.hmem(one, number, ("dax", number), f"/sys/devices/platform/hmem.{number}")
+        compiler.hmem(one, f"dax {number}", ("dax", number), parent,
+                      f"/sys/devices/platform/hmem.{number}")
         for number, one in enumerate(dax)
-    ]
+    ]  # fmt: skip
     compiler.count(len(hmem))
     plan = plan._replace(hmem=tuple(hmem), cxl=compiler.cxl(cxl) if cxl else None)
-    return NdParts(plan, compiler.areas, compiler.files)
+    return NdParts(compiler.places.areas, compiler.places.files, plan)
 
 
 def _dimm(dimm: Dimm) -> DimmPlan:
@@ -106,44 +107,10 @@ def _dimm(dimm: Dimm) -> DimmPlan:
 class _Compiler:
     """Checks each part against the others, and collects the memory."""
 
-    def __init__(self, known: list[Area], context: Context) -> None:
+    def __init__(self, around: Surroundings, context: Context) -> None:
         self.context = context
-        self.areas: list[Area] = []
-        self.files: dict[int, str] = {}
-        self._known = known
+        self.places = Places(around, context)
         self._numbers = 0
-        self._taken: list[tuple[Range, Path]] = []
-
-    # -- ranges ---------------------------------------------------------------------------------
-
-    def _place(self, span: Range, name: str, path: Path, *, listed: bool, file: str | None) -> None:
-        """Whole pages, apart from the others; memory is made for what no segment covers."""
-        if span.start & PAGE_MASK or span.end & PAGE_MASK:
-            self.context.report(f"{name}: {span} is not made of whole pages", *path, "range")
-        for other, where in self._taken:
-            if other.overlaps(span):
-                self.context.report(
-                    f"{name}: {span} overlaps {other} of {self.context.place(*where)}; "
-                    "move or shorten one of them", *path, "range",
-                )  # fmt: skip
-        self._taken.append((span, path))
-        if not listed:
-            return
-        covering = [area for area in self._known if area.span.overlaps(span)]
-        for area in covering:
-            if area.path[0] == "firmware" and area.name not in _SET_ASIDE:
-                self.context.report(f"{name}: {span} overlaps {area.name} ({area.span}) of "
-                                    f"{self.context.place(*area.path)}", *path, "range")  # fmt: skip
-                return
-        if file is not None:
-            self.files[span.start] = str(
-                FilePath(self.context.resolve(file, *path, "file")).absolute()
-            )
-        if file is not None or not covering:
-            self.areas.append(Area(span, name, (*path, "range")))
-        elif sum(_common(area.span, span) for area in covering) < span.size:
-            self.context.report(f"{name}: only a part of {span} has memory: {covering[0].name} "
-                                f"({covering[0].span})", *path, "range")  # fmt: skip
 
     # -- persistent memory ----------------------------------------------------------------------
 
@@ -151,7 +118,7 @@ class _Compiler:
         """Each region with its namespaces."""
         for number, region in enumerate(nvdimm.regions):
             path: Path = ("nvdimm", "regions", number)
-            self._place(
+            self.places.take(
                 region.span, f"region{number}", path, listed=region.listed, file=region.file
             )
             self._numbers += region.listed
@@ -184,7 +151,13 @@ class _Compiler:
                     f"({region.span}) has {left:,} left", *where,
                 )  # fmt: skip
                 return
-            yield self._namespace(one, Range(at, size), f"{number}.{index}", where)
+            made = self._namespace(one, Range(at, size), f"{number}.{index}", where)
+            if made.mode == "kmem":
+                data = Range(at + made.metadata, size - made.metadata)
+                self.places.kmem(
+                    data, region.target_node, f"namespace{number}.{index}", where, path
+                )
+            yield made
             at += size
 
     def _namespace(self, one: NdNamespace, span: Range, name: str, path: Path) -> NamespacePlan:
@@ -228,13 +201,15 @@ class _Compiler:
 
     # -- soft-reserved memory and CXL -----------------------------------------------------------
 
-    def hmem(self, one: DaxMemory, number: int, path: Path, at: str, **more: str) -> HmemPlan:
-        """A dax device without a namespace."""
-        self._place(one.span, f"dax {number}", path, listed=one.listed, file=None)
+    def hmem(self, one: DaxMemory, name: str, path: Path, parent: str, at: str) -> HmemPlan:
+        """A dax device without a namespace, in `parent` if that is in `/proc/iomem`."""
+        self.places.take(one.span, name, path, listed=one.listed, file=None)
         if one.span.start % _ALIGN or one.span.size % _ALIGN:
             self.context.report(f"{one.span} is not made of whole 2 MiB", *path, "range")
+        if one.mode == "kmem":
+            self.places.kmem(one.span, one.target_node, name, (*path, "range"), path)
         return HmemPlan(one.span.start, one.span.size, one.mode, one.align, one.numa_node,
-                        one.target_node, path=one.path or at, listed=one.listed, **more)  # fmt: skip
+                        one.target_node, parent, one.path or at, one.listed)  # fmt: skip
 
     def count(self, number: int) -> None:
         """So many regions more: persistent memory, soft-reserved memory and CXL share one counter."""
@@ -263,15 +238,11 @@ class _Compiler:
                                     *where, "range")  # fmt: skip
             name = f"region{first + index}"
             at = f"{cxl.path}/root0/decoder0.{number}/{name}/dax_region{first + index}"
-            regions.append(self.hmem(one, first + index, where, at, parent=name))
+            regions.append(self.hmem(one, name, where, name, at))
         return WindowPlan(
             window.span.start, window.span.size, tuple(window.targets), window.granularity,
             tuple(window.capabilities), window.qos_class, tuple(regions), window.listed,
         )  # fmt: skip
-
-
-def _common(one: Range, other: Range) -> int:
-    return max(min(one.end, other.end) - max(one.start, other.start), 0)
 
 
 def _uuid(name: str, span: Range) -> str:

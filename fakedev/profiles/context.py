@@ -18,6 +18,7 @@ _DEPENDS = {
     "pci": _MEMORY | {"iomem"},
     "memory_blocks": _MEMORY | {"iomem"},
     "virtio_mem": _MEMORY | {"kernel"},
+    **dict.fromkeys(("nvdimm", "dax", "cxl"), _MEMORY | {"iomem", "kernel", "memory_blocks"}),
     "iomem": frozenset({"firmware", "firmware.e820", "iomem"}),
 }
 Path = tuple[int | str, ...]

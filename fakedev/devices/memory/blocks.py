@@ -75,7 +75,7 @@ class MemoryBlocks(BootBlocks):
             try:
                 self.machine.add_ram(span, name, flags=flags, parent=parent, mergeable=mergeable)
             except ResourceConflictError as error:
-                if error.conflict is None:  # somebody maps it, and the policy is deny-claim
+                if error.denied:
                     raise
                 raise BlockError(f"{error} (EEXIST)", errno=errno.EEXIST) from None
             unknown = {nid} - set(self.nodes)
@@ -102,7 +102,9 @@ class MemoryBlocks(BootBlocks):
             raise BlockError(why, errno=errno.EEXIST)
 
     def _make(self, number: int, nid: int) -> MemoryBlock:
-        return MemoryBlock(number, self.block_size, self._tree, nid=nid, present=self.block_size)
+        block = MemoryBlock(number, self.block_size, self._tree, nid=nid, present=self.block_size)
+        block.poisoned = self.machine.poison is not None and self.machine.poison.covers(block.span)
+        return block
 
     def _keep(self, new: list[MemoryBlock]) -> None:
         """Take blocks in, in order; called under `machine.lock`."""

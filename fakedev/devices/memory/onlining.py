@@ -5,8 +5,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from fakedev.devices.memory.block import BlockError, MemoryBlock
-from fakedev.devices.memory.zones import KINDS, MOVABLE, NO_ZONE, Zones
-from fakedev.model.errors import ControlError
+from fakedev.devices.memory.zones import KINDS, NO_ZONE, Zones
 from fakedev.model.ranges import Range
 
 EHWPOISON = 133
@@ -46,20 +45,7 @@ class Onlining:
         EINVAL: unknown kind, or online already. EHWPOISON: pages of it have failed. A listener's
         errno: it said no to `going-online`.
         """
-        with self.machine.verb():
-            block = self.block(number)
-            if kind not in KINDS:
-                raise BlockError(f"a block goes {', '.join(KINDS)}, not {kind!r}")
-            if block.state != "offline":
-                raise BlockError(f"{block.name} is {block.state} already")
-            poison = self.machine.poison
-            if block.poisoned or (poison is not None and poison.covers(block.span)):
-                why = f"{block.name} has pages that failed (EHWPOISON)"
-                raise BlockError(why, errno=EHWPOISON)
-            self._ask("online", block)
-            self._enter(block, (self.zones.choose(block.nid, number, kind),))
-            self.machine.record("online", f"{block.name} online: {block.zone}", block.span)
-            self._tell("online", block)
+        self.online_all((number,), kind)
 
     def offline(self, number: int) -> None:
         """Take a block from the page allocator.
@@ -67,48 +53,61 @@ class Onlining:
         EINVAL: not online, with holes, or in several zones. EBUSY: pages cannot be moved away, or
         a listener said no (or another errno of it).
         """
-        with self.machine.verb():
-            block = self.block(number)
-            self._check_offline(block)
-            with self.machine.lock:
-                block.state = "going-offline"
-            try:
-                self._ask("offline", block)
-            except BaseException:
-                with self.machine.lock:
-                    block.state = "online"
-                raise
-            with self.machine.lock:
-                self.leave(block)
-            self.machine.record("offline", f"{block.name} offline", block.span)
-            self._tell("offline", block)
+        self.offline_all((number,))
 
     def online_all(self, numbers: Iterable[int], kind: str = "online") -> None:
         """Bring several online, or, where one cannot, none. Errors of `online`."""
-        done: list[int] = []
         with self.machine.verb():
-            try:
-                for number in numbers:
-                    self.online(number, kind)
-                    done.append(number)
-            except ControlError:
-                for number in reversed(done):
-                    self.offline(number)
-                raise
+            for block in self._ready(numbers, "online", lambda b: self._check_online(b, kind)):
+                if self.blocks.get(block.number) is not block or block.online:
+                    continue  # a listener did that when it heard of those before
+                self._enter(block, (self.zones.choose(block.nid, block.number, kind),))
+                self.machine.record("online", f"{block.name} online: {block.zone}", block.span)
+                self._tell("online", block)
 
     def offline_all(self, numbers: Iterable[int]) -> None:
         """Take several offline, or, where one cannot, none. Errors of `offline`."""
-        done: list[tuple[int, str]] = []
         with self.machine.verb():
-            try:
-                for number in numbers:
-                    zone = self.block(number).zone
-                    self.offline(number)
-                    done.append((number, zone))
-            except ControlError:
-                for number, zone in reversed(done):
-                    self.online(number, "online_movable" if zone == MOVABLE else "online_kernel")
-                raise
+            for block in self._ready(numbers, "offline", self._check_offline):
+                with self.machine.lock:
+                    self.leave(block)
+                self.machine.record("offline", f"{block.name} offline", block.span)
+                self._tell("offline", block)
+
+    def _ready(
+        self, numbers: Iterable[int], what: str, check: Callable[[MemoryBlock], None]
+    ) -> list[MemoryBlock]:
+        """Blocks that can go `what`, every one of them, and nobody says no. Else nothing has changed.
+
+        So no block ever has to be put back, which could fail, or end in another zone.
+        """
+        ready: dict[int, MemoryBlock] = {}
+        try:
+            for number in numbers:
+                block = self._another(number, ready)
+                check(block)
+                self._ask(what, block)
+                ready[number] = block
+        except BaseException:
+            for block in reversed(ready.values()):
+                self._call_off(what, block)
+            raise
+        return list(ready.values())
+
+    def _another(self, number: int, others: dict[int, MemoryBlock]) -> MemoryBlock:
+        if number in others:
+            raise BlockError(f"memory{number} is named twice")
+        return self.block(number)
+
+    def _check_online(self, block: MemoryBlock, kind: str) -> None:
+        if kind not in KINDS:
+            raise BlockError(f"a block goes {', '.join(KINDS)}, not {kind!r}")
+        if block.state != "offline":
+            raise BlockError(f"{block.name} is {block.state} already")
+        poison = self.machine.poison
+        if block.poisoned or (poison is not None and poison.covers(block.span)):
+            why = f"{block.name} has pages that failed (EHWPOISON)"
+            raise BlockError(why, errno=EHWPOISON)
 
     def _check_offline(self, block: MemoryBlock) -> None:
         if block.state != "online":
@@ -141,13 +140,25 @@ class Onlining:
 
     def _ask(self, what: str, block: MemoryBlock) -> None:
         """`MEM_GOING_ONLINE`, `MEM_GOING_OFFLINE`: whoever raises stops it, and all hear of that."""
+        if what == "offline":
+            self._set_state(block, "going-offline")
         try:
             for listener in tuple(self.listeners):
                 listener(f"going-{what}", block.span)
-        except ControlError:
-            for listener in tuple(self.listeners):
-                listener(f"cancel-{what}", block.span)
+        except BaseException:
+            self._call_off(what, block)
             raise
+
+    def _call_off(self, what: str, block: MemoryBlock) -> None:
+        """`MEM_CANCEL_ONLINE`, `MEM_CANCEL_OFFLINE`: it stays as it was."""
+        if what == "offline":
+            self._set_state(block, "online")
+        for listener in tuple(self.listeners):
+            listener(f"cancel-{what}", block.span)
+
+    def _set_state(self, block: MemoryBlock, state: str) -> None:
+        with self.machine.lock:
+            block.state = state
 
     def _tell(self, what: str, block: MemoryBlock) -> None:
         self.changes += 1

@@ -61,7 +61,7 @@ class Poison:
                 raise ControlError(f"{span} is poisoned already", errno=EHWPOISON)
             machine.settle(span, machine.locked(lambda: self._set(united(self.hard, span))))
             self.soft = without(self.soft, span)
-            self._mark_blocks()
+            self._mark_blocks(span)
             fresh = (span.size >> PAGE_SHIFT) - before
             machine.record("poison", f"{_count(fresh)} of {span} poisoned", span)
             machine.revoke(span, "memory_failure", even_cows=False)
@@ -80,7 +80,7 @@ class Poison:
             with machine.lock:
                 self._set(without(self.hard, span))
                 self.soft = without(self.soft, span)
-            self._mark_blocks()
+            self._mark_blocks(span)
             machine.record("poison", f"{_count(good)} of {span} good again", span)
             machine.publish(Reopened(span))
         return good
@@ -92,19 +92,20 @@ class Poison:
 
     def reset(self) -> None:
         """No page has failed; called inside a verb."""
-        machine, table = self._machine, self.hard
+        machine, table, soft = self._machine, self.hard, self.soft
         with machine.lock:
             self._set(())
             self.soft = ()
-        self._mark_blocks()
+        for span in (*table, *soft):
+            self._mark_blocks(span)
         machine.publish(*(Reopened(span) for span in table))
 
     def _set(self, table: Table) -> None:
         self._machine.poisoned = table
 
-    def _mark_blocks(self) -> None:
-        """Tell the memory blocks: one with failed pages does not go online."""
-        for block in tuple(self._machine.blocks.blocks.values()) if self._machine.blocks else ():
+    def _mark_blocks(self, span: Range) -> None:
+        """Tell the memory blocks of a range: one with failed pages does not go online."""
+        for block in self._machine.blocks.within(span) if self._machine.blocks else ():
             block.poisoned = self.covers(block.span)
 
     def _checked(self, span: Range | str) -> Range:
@@ -159,7 +160,7 @@ class Poison:
                 raise ControlError(message, errno=errno.EBUSY)
             with self._machine.lock:
                 self.soft = united(self.soft, page)
-            self._mark_blocks()
+            self._mark_blocks(page)
             self._machine.record("poison", f"page {page.start:#x} offlined softly", page)
 
     def _owners(self, page: Range) -> list[Resource]:

@@ -9,7 +9,7 @@ from fakedev.devices.memory.virtio_mem import VirtioMemDevice
 from fakedev.devices.memory.virtio_mem_driver import VirtioMemDriver, release_region
 from fakedev.devices.memory.virtio_mem_plan import FIRST_RELEASE, VirtioMemPlan
 from fakedev.model.contents import ZERO
-from fakedev.model.errors import ControlError
+from fakedev.model.errors import ClaimDeniedError, ControlError
 from fakedev.model.ranges import Range
 from fakedev.model.resource import Resource
 
@@ -112,16 +112,19 @@ class VirtioMem:
         number = self._numbers.get(self.devices[name].plan.pci or name)
         return None if number is None else f"virtio{number}"
 
-    def _probe(self, name: str) -> None:
+    def _probe(self, name: str) -> str:
+        """Bind a device, if there is one and nobody has it; returns the refusal of `deny-claim`."""
         virtio = self.virtio_name(name)
         if not self.loaded or virtio is None or name in self.drivers:
-            return
+            return ""
         try:
             driver = VirtioMemDriver(self.machine, self.devices[name], virtio)
-        except ControlError:
-            return  # it is in the log; the kernel goes on
+        except ControlError as error:
+            denied = isinstance(error.__cause__, ClaimDeniedError)
+            return str(error) if denied else ""  # it is in the log; the kernel goes on
         self.drivers[name] = driver
         driver.configuration_changed()
+        return ""
 
     def _unbind(self, name: str) -> None:
         driver = self.drivers.pop(name, None)
@@ -131,7 +134,11 @@ class VirtioMem:
     # -- verbs ------------------------------------------------------------------------------
 
     def modprobe(self) -> None:
-        """Load the module: it takes every device. ENOENT before Linux 5.8, which has no such driver."""
+        """Load the module: it takes every device.
+
+        ENOENT before Linux 5.8, which has no such driver. Under `deny-claim` EBUSY, and it is not
+        loaded, where it gets no device because processes map a region.
+        """
         with self.machine.verb():
             release = self.machine.rules.release
             if release < FIRST_RELEASE:
@@ -144,8 +151,11 @@ class VirtioMem:
                 return
             self.loaded = True
             self.machine.record("module", f"{MODULE} loaded")
-            for name in self.devices:
-                self._probe(name)
+            denied = [why for name in self.devices if (why := self._probe(name))]
+            if denied and not self.drivers:
+                self.loaded = False
+                self.machine.record("module", f"{MODULE} unloaded")
+                raise ControlError(f"{MODULE} is not loaded: {denied[0]}", errno=errno.EBUSY)
 
     def rmmod(self) -> None:
         """Unload it. A region with memory in it leaks. ENOENT: it is not loaded."""

@@ -9,6 +9,7 @@ from fakedev.devices.nd.region import Namespace
 from fakedev.devices.nd.settings import Settings
 from fakedev.devices.nd.stacking import detach_and_reset
 from fakedev.model.errors import ControlError, FakedevError
+from fakedev.model.ranges import Range
 
 WORDS = {"system-ram": "kmem", "memory": "fsdax", "dax": "devdax"}
 
@@ -33,6 +34,7 @@ class Binding(Settings):
             return self._set_driver(lone, mode)
         namespace = self.namespace(name)
         before, used = namespace.mode, namespace.enabled
+        idle = namespace.dax is not None and not namespace.dax.driver
 
         def again() -> None:
             if namespace.claim is not None:
@@ -43,6 +45,8 @@ class Binding(Settings):
                 if used:
                     with self.host.unasked():
                         self.start(namespace, before)
+                    if idle and namespace.dax is not None:
+                        self.let_go(namespace.dax)
                 raise
             self.host.record("mode", f"{namespace.name} is {mode}", namespace.span)
 
@@ -55,9 +59,17 @@ class Binding(Settings):
             raise ControlError(f"{dax.name} is leaked until the next boot (EBUSY)",
                                errno=errno.EBUSY)  # fmt: skip
         self._check_offline(dax)
+        wanted = [namespace.span]
         if mode in {"devdax", "kmem"}:
             idle = self.dax_of(namespace, namespace.region.seed("dax"))
-            self.check_driver(idle, "kmem" if mode == "kmem" else "device_dax")
+            data = self.check_driver(idle, "kmem" if mode == "kmem" else "device_dax")
+            head = idle.span.start - namespace.span.start
+            wanted = [Range(namespace.span.start, head), data]
+        mine = (namespace.node, dax.node if dax is not None else None)
+        for claim in self.host.claims:
+            if claim not in mine and any(claim.span.overlaps(one) for one in wanted):
+                raise ControlError(f"{namespace.name}: {claim} is in the way (EBUSY)",
+                                   errno=errno.EBUSY)  # fmt: skip
 
     def _check_offline(self, dax: DaxDevice | None) -> None:
         busy = self.kmem_online(dax) if dax is not None else []

@@ -25,7 +25,7 @@ class NdBus(Removal):
                     Range(window.start, window.size), f"CXL Window {number}", IORES_DESC_CXL
                 )
         for dax, plan in zip(self.hmem, self.hmem_plans(), strict=True):
-            if plan.listed:
+            if plan.listed and plan.parent:
                 self.insert(Range(plan.start, plan.size), plan.parent)
             if not dax.driver:
                 self.take(dax, "kmem" if plan.mode == "kmem" else "device_dax")
@@ -76,12 +76,13 @@ class NdBus(Removal):
             region.relabel()
         for dax in lone:
             self.kill(dax)
-            if dax.driver or dax.leaked:
+            if dax.driver or dax.ram is not None:
                 self.let_go(dax)
 
     def _offline_kmem(self, devices: Iterable[DaxDevice]) -> None:
-        """What a reboot does to RAM of kmem: nobody uses it any more."""
+        """What a reboot does to RAM of kmem: nobody uses it any more, and a leak ends."""
         for dax in devices:
+            dax.leaked = False
             for block in self.blocks.within(dax.ram) if dax.ram and self.blocks else ():
                 if block.state != "offline":
                     with suppress(FakedevError):

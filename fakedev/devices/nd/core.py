@@ -11,7 +11,7 @@ from fakedev.devices.nd.pins import Pins
 from fakedev.devices.nd.plan import NdPlan
 from fakedev.devices.nd.region import Namespace, Region
 from fakedev.model.effects import NodesChanged
-from fakedev.model.errors import ControlError
+from fakedev.model.errors import ControlError, ResourceConflictError
 from fakedev.model.flags import (
     IORES_DESC_NONE,
     IORESOURCE_BUSY,
@@ -46,6 +46,7 @@ class NdCore:
             for region in self.regions for n in region.namespaces if n.plan.mode == "kmem"
         }  # fmt: skip
         self.rebooting = False
+        self.denials: list[str] = []  # of `deny-claim`, since a module was loaded
         self.describe: Callable[[], Catalog] = Catalog
         self.catalog = Catalog()
 
@@ -153,7 +154,11 @@ class NdCore:
         """
         if self.rebooting:
             return self.insert(span, name, busy=True)
-        made: Resource = self.host.claim(span, name)
+        try:
+            made: Resource = self.host.claim(span, name)
+        except ResourceConflictError as error:
+            self.denials += [str(error)] if error.denied else []
+            raise
         return made
 
     def insert(

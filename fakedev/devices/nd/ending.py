@@ -33,7 +33,10 @@ class Ending(Stacking):
     # -- pins ---------------------------------------------------------------------------------
 
     def pin(self, span: Range, *, longterm: bool, seconds: float | None = None) -> Pin:
-        """Hold pages as a transfer does. EOPNOTSUPP: fsdax allows no long-term pin. EFAULT: nothing there."""
+        """Hold pages as a transfer does. EOPNOTSUPP: fsdax allows no long-term pin.
+
+        EFAULT: nothing is there, or it is going: no page of it can be touched any more.
+        """
         with self.verb():
             homes = [n for n in self.namespaces() if n.span.overlaps(span)]
             if longterm and any(n.mode == "fsdax" for n in homes):
@@ -42,6 +45,10 @@ class Ending(Stacking):
             if not homes and not any(d.span.overlaps(span) for d in self.dax_devices()):
                 raise ControlError(f"{span}: no persistent memory or dax device is there",
                                    errno=errno.EFAULT)  # fmt: skip
+            gone = next((r for r in self.regions if not r.present and r.span.overlaps(span)), None)
+            if gone is not None or self.ending(span):
+                why = f"{gone.name} was pulled out" if gone else "what is there is ending"
+                raise ControlError(f"{span}: {why} (EFAULT)", errno=errno.EFAULT)
             pin = self.pins.add(span, seconds=None if longterm else seconds or TRANSIENT)
             kind = "long-term" if longterm else "transient"
             self.host.record("pin", f"{span} pinned ({kind}, pin {pin.number})", span)

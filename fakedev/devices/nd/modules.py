@@ -6,8 +6,8 @@ from collections.abc import Callable
 from fakedev.devices.nd.binding import Binding
 from fakedev.devices.nd.core import refusal
 from fakedev.devices.nd.dax import DRIVERS as DAX_DRIVERS
-from fakedev.devices.nd.region import Namespace
-from fakedev.model.errors import FakedevError
+from fakedev.devices.nd.region import Namespace, Region
+from fakedev.model.errors import ControlError, FakedevError
 
 NEEDS = {
     "libnvdimm": (),
@@ -33,18 +33,41 @@ class Modules(Binding):
         """Load a module and what it needs; devices that wait for it get a driver. False for other modules.
 
         nfit brings the drivers of what it finds; device_dax and kmem come when they are asked for.
+
+        EBUSY under `deny-claim`: processes map what it would claim, so that nothing gets a driver. It
+        is not loaded then, and its regions are not found.
         """
         if name not in NEEDS or (name == "nfit" and not self.regions):
             return False
         with self.change():
-            for one in (*NEEDS[name], name, *(_BY_ALIAS if name == "nfit" else ())):
+            self.denials.clear()
+            mine = [name, *(_BY_ALIAS if name == "nfit" else ())]
+            new = [one for one in mine if one not in self.modules]
+            for one in (*NEEDS[name], *new):
                 self._load(one)
-            if name == "nfit":
-                for region in self.regions:
-                    if region.present and not region.known:
-                        self._touched.add(region.name)
-                        self.discover(region)
+            undo = self._discover_all() if name == "nfit" else []
+            if name in new and self.denials and not any(self._users(one) for one in new):
+                self._unload_denied(new, undo)
+                raise ControlError(f"{name} is not loaded: {self.denials[0]}", errno=errno.EBUSY)
         return True
+
+    def _discover_all(self) -> list[tuple[Region, bool]]:
+        """Regions that were not known, and now are; and whether they were `provisioned` before."""
+        found = [(r, r.provisioned) for r in self.regions if r.present and not r.known]
+        for region, _ in found:
+            self._touched.add(region.name)
+            self.discover(region)
+        return found
+
+    def _unload_denied(self, modules: list[str], found: list[tuple[Region, bool]]) -> None:
+        """As before they were loaded: nothing has a driver of theirs, and regions are not known."""
+        for region, provisioned in found:
+            self.lose(region)
+            region.provisioned = provisioned
+            region.renew()
+        for name in modules:
+            self.modules.discard(name)
+            self.host.record("module", f"{name} unloaded")
 
     def _load(self, name: str) -> None:
         if name in self.modules:

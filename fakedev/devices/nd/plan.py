@@ -72,7 +72,10 @@ class RegionPlan(NamedTuple):
 
 
 class HmemPlan(NamedTuple):
-    """Memory that the firmware reserved for a device-dax driver (EFI_MEMORY_SP), or a CXL region."""
+    """Memory that the firmware reserved for a device-dax driver (EFI_MEMORY_SP), or a CXL region.
+
+    `parent` is what the device lies in; empty where that is not in `/proc/iomem`.
+    """
 
     start: int
     size: int

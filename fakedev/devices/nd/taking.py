@@ -89,7 +89,12 @@ class Taking(NdCore):
             dax.life.drained = True
 
     def let_go(self, dax: DaxDevice) -> None:
-        """The driver's remove, after `kill` and the last pin: claims end, or leak with RAM in use."""
+        """The driver's remove, after `kill` and the last pin: claims end, or leak with RAM in use.
+
+        What has leaked stays until the next boot, in use or not: nobody has it who would remove it.
+        """
+        if dax.leaked:
+            return
         driver = dax.driver
         busy = self.kmem_online(dax)
         if busy and dax.ram is not None:
@@ -102,7 +107,6 @@ class Taking(NdCore):
             if dax.node is not None:
                 self.host.drop_resource(dax.node)
             dax.ram = dax.node = None
-            dax.leaked = False
         elif dax.node is not None:
             self.host.release(dax.node.span)
             dax.node = None

@@ -80,11 +80,18 @@ class Binding(Probing):
     # -- modules ----------------------------------------------------------------------------
 
     def modprobe(self, name: str) -> None:
-        """Load a driver by its own or its module's name; ControlError when there is none such."""
+        """Load a driver by its own or its module's name.
+
+        ControlError: there is none such (ENOENT). Under `deny-claim` its init fails, and it is not
+        loaded, where processes map what it would claim, so that it gets no function (EBUSY).
+        """
         with self.verb():
-            for driver in self._by_module(name):
-                if driver.name not in self.drivers:
-                    self._register(driver)
+            new = [d for d in self._by_module(name) if d.name not in self.drivers]
+            denied = [why for driver in new for why in self._register(driver)]
+            if denied and not any(device.driver in new for device in self.devices.values()):
+                for driver in reversed(new):
+                    self._unregister(driver)
+                raise ControlError(f"{name} is not loaded: {denied[0]}", errno=errno.EBUSY)
 
     def rmmod(self, name: str) -> None:
         """Unload it, from all its functions.
@@ -105,14 +112,14 @@ class Binding(Probing):
             for driver in reversed(loaded):
                 self._unregister(driver)
 
-    def _register(self, driver: PciDriver) -> None:
+    def _register(self, driver: PciDriver) -> list[str]:
+        """Add a driver, and offer it the functions that it matches; returns as `attach_driver`."""
         driver.dynamic_ids.clear()
         with self.host.lock:
             self.drivers = {**self.drivers, driver.name: driver}
         self.log("module", f"{driver.name} loaded")
         self.tell(nodes.of_driver(driver))
-        if self.autoprobe:
-            self.attach_driver(driver)
+        return self.attach_driver(driver) if self.autoprobe else []
 
     def _unregister(self, driver: PciDriver) -> None:
         for device in reversed(list(self.devices.values())):

@@ -95,6 +95,7 @@ class Probing(Allocation, Interrupts, Uio):
                 raise PciError(
                     f"{driver.name} {device.name}: {resource_name(index)}: can't reserve {text}: {error}",
                     errno=errno.EBUSY,
+                    denied=error.denied,
                 ) from error
         return tuple(taken)
 
@@ -188,14 +189,19 @@ class Probing(Allocation, Interrupts, Uio):
                 return True
         return False
 
-    def attach_driver(self, driver: PciDriver) -> None:
-        """`driver_attach`: every function that it matches and nobody has."""
+    def attach_driver(self, driver: PciDriver) -> list[str]:
+        """`driver_attach`: every function that it matches and nobody has.
+
+        Returns the refusals of `deny-claim`.
+        """
+        denied = []
         for device in list(self.devices.values()):
             if device.driver is None and driver.match(device):
                 try:
                     self.probe(driver, device)
-                except PciError:
-                    continue  # it is in the log; the kernel goes on to the next one
+                except PciError as error:  # it is in the log; the kernel goes on to the next one
+                    denied += [str(error)] if error.denied else []
+        return denied
 
     # -- at boot ----------------------------------------------------------------------------
 
