@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from fakedev.sandbox.exact import bpf, listener
 from fakedev.sandbox.exact.numbers import AARCH64, HOSTS, I386, X86_64, Arch
 from fakedev.sandbox.exact.rules import Alternative, identity_rules, memory_rules, rules
+from fakedev.views.kinds import REGULAR_COMMANDS
 
 ALLOW, NOTIFY = 0x7FFF_0000, 0x7FC0_0000
 LONGEST = 4096  # BPF_MAXINSNS
@@ -66,7 +67,7 @@ def wanted(arch: Arch, name: str, arguments: tuple[int, ...]) -> bool:
     if name == "_llseek":
         return bool(first[4] >= 2 or first[1] >> 31)
     if name == "ioctl":
-        return first[1] == 0x541B or 0x5043_4900 <= first[1] <= 0x5043_4905
+        return first[1] in REGULAR_COMMANDS or 0x5043_4900 <= first[1] <= 0x5043_4905
     if name in ("fcntl", "fcntl64"):
         return first[1] == 4 and bool(first[2] & (0x1_0000 if arch is AARCH64 else 0x4000))
     if name in ("pread64", "pwrite64"):
@@ -141,7 +142,7 @@ def test_other_architectures_are_left_alone(tables: tuple[Arch, ...]) -> None:
 
 words = st.integers(0, (1 << 64) - 1)
 EDGES = (
-    [0, 1, 2, 3, 4, 0x20, 0x800, 0x820, 0x1000, 0x1100, 0x4000, 0x1_0000, 0x541B, 0x5043_4900,
+    [0, 1, 2, 3, 4, 0x20, *REGULAR_COMMANDS, 0x800, 0x820, 0x1000, 0x1100, 0x4000, 0x1_0000, 0x541B, 0x5043_4900,
      0x5043_4905, 0x5043_4906, 0x8000_0000, 0xFFFF_FFFF, 1 << 63, (1 << 64) - 1, 1 << 32,
      8, 9, 11, 17, 24, 25, 28, 29, 0xDEAD_0000_0000_1000]
 )  # fmt: skip

@@ -11,6 +11,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +25,13 @@ from fakedev.model.errors import HostError
 from fakedev.model.ranges import Range
 from fakedev.sandbox import process
 from fakedev.sandbox.exact import listener
+from fakedev.sandbox.exact.calls import Calls
+from fakedev.sandbox.exact.dispatch import Dispatch
 from fakedev.sandbox.exact.listener import Listener
 from fakedev.sandbox.exact.numbers import AARCH64, I386, X86_64, Arch
 from fakedev.sandbox.exact.states import States
 from fakedev.sandbox.exact.supervisor import Supervisor
+from fakedev.sandbox.process import SandboxProcess
 
 pytestmark = needs_sandbox
 LOOK = "import os, stat; print(stat.filemode(os.stat(os.open('/dev/mem', 0)).st_mode))"
@@ -38,6 +43,24 @@ JOBS = ("fakedev-notifier", "fakedev-verbs", "fakedev-witness")
 PR_SET_SECUREBITS, NOROOT = 28, 1
 PROCESS_VM_READV = "310" if platform.machine() == "x86_64" else "270"
 CAPSET = 126 if platform.machine() == "x86_64" else 91
+
+
+@contextmanager
+def ended(tool: SandboxProcess) -> Iterator[None]:
+    """Whatever fails, the tool is killed, and not waited for as long as it likes to live."""
+    try:
+        yield
+    finally:
+        tool.kill()
+
+
+def is_kept_waiting(thread: threading.Thread) -> bool:
+    """Whether a thread of this process waits for memory of a tool."""
+    try:
+        call = Path(f"/proc/self/task/{thread.native_id}/syscall").read_text()
+    except OSError:
+        return False
+    return call.split()[0] == PROCESS_VM_READV
 
 
 @pytest.fixture
@@ -69,7 +92,7 @@ def faults(machine: Machine) -> list[str]:
 def test_a_fault_of_ours_lets_the_call_go_on(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Supervisor, "stat", raising)
+    monkeypatch.setattr(Calls, "stat", raising)
     done = run(exact(machine), LOOK)
     assert (done.returncode, done.stdout, done.stderr) == (0, "-rw-r-----\n", "")
     assert any("broken by the test" in fault for fault in faults(machine))
@@ -89,14 +112,20 @@ def test_a_fault_after_the_answer_changes_nothing(
     assert (done.returncode, done.stdout, done.stderr) == (0, "crw-r-----\n", "")
 
 
+def exiting(*_: object) -> None:
+    raise SystemExit("broken by the test")
+
+
+@pytest.mark.parametrize("how", [raising, exiting])
 @pytest.mark.parametrize("also", [None, "failed"])
 def test_a_supervisor_that_dies_ends_the_tool_with_a_message(
     machine: Machine,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
     also: str | None,
+    how: Any,
 ) -> None:
-    monkeypatch.setattr(Supervisor, "_one", raising)
+    monkeypatch.setattr(Dispatch, "handle", how)
     if also is not None:
         monkeypatch.setattr("fakedev.fuse.exact.ExactFiles.failed", raising)
         monkeypatch.setattr(threading, "excepthook", lambda _: None)
@@ -128,7 +157,7 @@ def test_a_filter_that_the_host_refuses(
     with pytest.raises(HostError, match=r"listener|notification"):
         sandbox.run(["true"])
     assert time.monotonic() - start < 4  # nobody waits for the launcher's death
-    assert counts() == before
+    wait_for(lambda: counts() == before, "nothing is left")
 
 
 @pytest.mark.parametrize(("of", "name"), [(process, "Supervisor"), (Supervisor, "start")])
@@ -140,7 +169,7 @@ def test_a_supervisor_that_cannot_start(
     before = counts()
     with pytest.raises(RuntimeError, match="broken by the test"):
         sandbox.run(["true"])
-    assert counts() == before
+    wait_for(lambda: counts() == before, "nothing is left")
 
 
 def drop_privileges() -> None:
@@ -156,7 +185,7 @@ def test_a_preexec_function_that_raises(machine: Machine) -> None:
     before = counts()
     with pytest.raises(subprocess.SubprocessError):
         sandbox.run(["true"], preexec_fn=raising)
-    assert counts() == before
+    wait_for(lambda: counts() == before, "nothing is left")
 
 
 def test_a_preexec_function_that_gives_up_every_privilege(machine: Machine) -> None:
@@ -225,10 +254,10 @@ sys.stdin.readline()
 def test_positions_that_no_file_can_have_are_few(machine: Machine) -> None:
     command = [sys.executable, "-c", SEEKS]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with exact(machine).popen(command, **pipes) as tool:
+    with exact(machine).popen(command, **pipes) as tool, ended(tool):
         assert tool.stdout is not None
         assert tool.stdout.readline() == "sought\n"
-        assert 0 < len(tool._supervisor._beyond) <= 1024
+        assert 0 < len(tool._supervisor.shared.positions) <= 1024
         tool.communicate("\n", timeout=20)
     assert tool.returncode == 0
 
@@ -259,7 +288,7 @@ def test_a_descriptor_maps_again_though_its_path_in_proc_is_nowhere(tmp_path: Pa
     other.mkdir()
     command = [sys.executable, "-c", BOUND, other]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with exact(machine).popen(command, **pipes) as tool:
+    with exact(machine).popen(command, **pipes) as tool, ended(tool):
         assert tool.stdout is not None
         assert tool.stdout.readline() == "mapped\n"
         machine.claim(BOARD, "driver")
@@ -317,18 +346,17 @@ def test_memory_that_nobody_fills_does_not_keep_the_sandbox(
 ) -> None:
     """The tool serves a file system itself: the supervisor waits for a page of it."""
     command = [sys.executable, E2E / "exact_own_fuse.py", tmp_path]
-    with exact(machine).popen(command, stdout=subprocess.PIPE, text=True) as tool:
+    with exact(machine).popen(command, stdout=subprocess.PIPE, text=True) as tool, ended(tool):
         assert tool.stdout is not None
         assert tool.stdout.readline() == "mapped\n"
-        thread = next(one for one in threading.enumerate() if one.name == "fakedev-exact")
-        call = Path(f"/proc/self/task/{thread.native_id}/syscall")
-        wait_for(lambda: call.read_text().split()[0] == PROCESS_VM_READV, "the supervisor waits")
+        crew = tool._supervisor.crew
+        wait_for(lambda: any(map(is_kept_waiting, crew.threads)), "the supervisor waits")
         if victim == "everything":
             tool.kill()
         else:
             os.kill(tool.pid, signal.SIGKILL)
         tool.wait(15)
-    assert not thread.is_alive()
+    assert crew.threads == ()
 
 
 def test_processes_that_are_killed_in_a_call_are_no_fault(machine: Machine, tmp_path: Path) -> None:
@@ -348,7 +376,7 @@ def test_random_calls_while_a_driver_comes_and_goes(tmp_path: Path) -> None:
     command = [fuzz, str(SEED), "200", *lists]
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
     deadline = time.monotonic() + 45
-    with exact(machine).popen(command, **pipes) as tool:
+    with exact(machine).popen(command, **pipes) as tool, ended(tool):
         while tool.poll() is None:
             machine.claim(BOARD, "driver")
             machine.release(BOARD)

@@ -17,7 +17,8 @@ class Inode:
     """A node as the kernel knows it. `lookups` counts what FORGET will give back.
 
     `look`: it only shows what stat shall show; another inode of the same node can be opened.
-    `parent`, `name`: where it was found last.
+    `parent`, `name`: where it was found last. `generation`: how many there were before it, of those with its
+    number that live; the nanoseconds of its change time, by which descriptors tell theirs.
     """
 
     nodeid: int
@@ -28,6 +29,7 @@ class Inode:
     look: bool = False
     parent: int = 0
     name: str = ""
+    generation: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -98,7 +100,9 @@ class Inodes:
         ino = self._kept.get(node) or (other.ino if other else nodeid)
         inode = Inode(nodeid, ino, node)
         self._by_id[nodeid] = inode
-        self._by_ino.setdefault(inode.ino, []).append(inode)
+        alike = self._by_ino.setdefault(inode.ino, [])
+        inode.generation = max((one.generation + 1 for one in alike if not one.look), default=0)
+        alike.append(inode)
         return inode
 
     def numbered(self, ino: int) -> list[Inode]:

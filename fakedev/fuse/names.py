@@ -52,14 +52,14 @@ class Options:
 class Names:
     """Inodes and open files of one mount, and what is asked about names.
 
-    `again`: a thread of ours that opens a file for a thread that has it open, and that one.
+    `again`: threads of ours that open a file for a thread that has it open, and for which.
     """
 
     tree: Tree
     coherence: Coherence
     options: Options
     notify: Callable[[bytes], None]
-    again: tuple[int, int] | None = field(init=False, default=None)
+    again: dict[int, int] = field(init=False, default_factory=dict)
     _inodes: Inodes = field(init=False)
     _files: dict[int, OpenFile] = field(init=False, default_factory=dict)
     _numbers: "itertools.count[int]" = field(init=False, default_factory=lambda: itertools.count(1))
@@ -152,8 +152,8 @@ class Names:
         blocks = attr.size + 511 >> 9 if stat.S_ISREG(attr.mode) else 0
         born = self._born
         return wire.ATTR.pack(
-            inode.ino, attr.size, blocks, born, born, born, 0, 0, 0, attr.mode, attr.nlink,
-            self.options.uid, self.options.gid, attr.rdev, 4096, 0,
+            inode.ino, attr.size, blocks, born, born, born, 0, 0, inode.generation, attr.mode,
+            attr.nlink, self.options.uid, self.options.gid, attr.rdev, 4096, 0,
         )  # fmt: skip
 
     def _forget(self, request: Request) -> Body:
@@ -229,9 +229,9 @@ class Names:
 
     def _caller(self, request: Request, flags: int = 0, *, real: bool = False) -> Opener:
         """Who asks, as the machine sees it; `real`: by its real ids."""
-        again = self.again  # which another thread sets
-        if again and request.pid == again[0]:
-            return Opener(again[1], 0, flags, again=True)
+        again = self.again.get(request.pid)
+        if again is not None:
+            return Opener(again, 0, flags, again=True)
         uid = 0 if request.uid == self.options.root_uid else request.uid or 65534
         callers = self.options.callers
         if callers is None:

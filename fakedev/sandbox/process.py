@@ -21,6 +21,7 @@ _HANDSHAKE_TIMEOUT = 30.0
 _REAPED_TIMEOUT = 0.5
 _UNMOUNT_TIMEOUT = 5.0
 _PACKET = 1 << 16
+_NO_REAPER = "fakedev: the process that watches over the sandbox died; the tool was ended"
 
 
 class Handshake:
@@ -61,10 +62,12 @@ class Handshake:
             os.close(self._root)
         if self.supervisor is not None:
             self.supervisor.close()
-            self.supervisor = None
         if self.connection is not None:
             self.connection.close()
             self.connection = None
+        if self.supervisor is not None:
+            self.supervisor.release()
+            self.supervisor = None
 
     def _run(self) -> None:
         self._channel.settimeout(_HANDSHAKE_TIMEOUT)
@@ -162,6 +165,7 @@ class SandboxProcess(subprocess.Popen[Any]):
         self._connection: Connection | None = None
         self._supervisor: Supervisor | None = None
         self._send_lock = threading.Lock()
+        self._reaped = False
         handshake = Handshake(launch.channel, launch.service, launch.order)
         handshake.start()
         try:
@@ -259,6 +263,7 @@ class SandboxProcess(subprocess.Popen[Any]):
             except OSError:
                 return False
             if not message or message[:1] == reaper.ENDED:
+                self._reaped = bool(message)
                 return False
             if message[:1] == reaper.STOPPED:
                 return True
@@ -266,6 +271,8 @@ class SandboxProcess(subprocess.Popen[Any]):
     def _release(self) -> None:
         connection, self._connection = self._connection, None
         supervisor, self._supervisor = self._supervisor, None
+        if connection is not None and not self._was_reaped():
+            print(_NO_REAPER, file=sys.stderr)  # noqa: T201
         self._channel.close()
         if supervisor is not None and not supervisor.close(_REAPED_TIMEOUT):  # it holds the mount
             kill_namespace(self._namespace)  # it waits for somebody who is left
@@ -277,6 +284,15 @@ class SandboxProcess(subprocess.Popen[Any]):
                 kill_namespace(self._namespace)
                 connection.wait_closed(_UNMOUNT_TIMEOUT)
             connection.close()
+        if supervisor is not None:  # not before: without a listener calls fail with ENOSYS
+            supervisor.release()
+
+    def _was_reaped(self) -> bool:
+        """Whether the reaper said that it ends; else it was killed."""
+        with contextlib.suppress(OSError):
+            while message := self._channel.recv(64, socket.MSG_DONTWAIT):
+                self._reaped |= message[:1] == reaper.ENDED
+        return self._reaped
 
     def __del__(self) -> None:
         """Let the reaper know that nobody waits for it any more."""

@@ -1,7 +1,7 @@
 """What the sandbox needs of the tree it shows and of the server behind it, and nothing more."""
 
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from enum import StrEnum
 from typing import NamedTuple, Protocol
@@ -89,12 +89,12 @@ class ExactFile(Protocol):
         ...
 
     @property
-    def stale(self) -> bool:
-        """Whether descriptors of it may belong to an inode that lost pages."""
+    def worn(self) -> Collection[int]:
+        """Generations of its inodes that lost pages which can be mapped again."""
         ...
 
-    def look(self) -> Shown | None:
-        """What stat shows where that is not what the kernel has in its inode."""
+    def look(self) -> tuple[Shown, Answer] | None:
+        """What stat shows where that is not what the kernel has in its inode, and the rule."""
         ...
 
 
@@ -103,8 +103,6 @@ class ExactFiles(Protocol):
 
     #: Called, on the thread of the verb, when private copies of a physical range are to go.
     discard: Callable[[Range], None]
-    #: What a thread that calls is called, for the trace.
-    comm_of: Callable[[int], str]
 
     @property
     def callers(self) -> Callers:
@@ -119,15 +117,19 @@ class ExactFiles(Protocol):
         """What this thread opens meanwhile, it opens for thread `tid`, which has it open already."""
         ...
 
-    def answered(self, tid: int, call: str, answer: Answer) -> None:
+    def answered(self, tid: int, call: str, answer: Answer, comm_of: Callable[[int], str]) -> None:
         """Record an answer and its rule."""
+        ...
+
+    def stays(self, tid: int, fd: int, why: str) -> None:
+        """Record that a descriptor keeps an inode that lost pages: what it maps is dead."""
         ...
 
     def spared(self, pid: int, span: Range, why: str) -> None:
         """Record that a process keeps private copies of a claimed range."""
         ...
 
-    def failed(self, error: Exception) -> None:
+    def failed(self, error: BaseException) -> None:
         """Record a fault of the exact layer; the call went on as if nobody had looked."""
         ...
 

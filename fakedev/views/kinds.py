@@ -16,7 +16,10 @@ MAX_ERRNO = 4095
 MAX_LFS_FILESIZE = (1 << 63) - 1
 _LEGACY_MAP_MASK = 0x7C00_0000 | 0x0407_F9F3
 _TASK_SIZE = (1 << 47) - 4096
-_REGULAR_COMMANDS = (0x1, 0x541B, 0x5460)  # FIBMAP, FIONREAD, FIOQSIZE
+#: FIBMAP, FIONREAD, FIOQSIZE, FS_IOC_RESVSP, UNRESVSP, RESVSP64, UNRESVSP64, ZERO_RANGE.
+REGULAR_COMMANDS = (
+    0x1, 0x541B, 0x5460, 0x4030_5828, 0x4030_5829, 0x4030_582A, 0x4030_582B, 0x4030_5839,
+)  # fmt: skip
 
 Seek = Callable[[SeekCall, int], Answer | None]
 
@@ -37,7 +40,7 @@ class FileKind(NamedTuple):
 
     def ioctl(self, call: IoctlCall) -> Answer | None:
         """What `file_ioctl` is for is unknown to a device."""
-        if self.regular or call.command not in _REGULAR_COMMANDS:
+        if self.regular or call.command not in REGULAR_COMMANDS:
             return None
         return Answer(-errno.ENOTTY, "vfs_ioctl: the driver has no such command")
 

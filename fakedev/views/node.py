@@ -165,6 +165,10 @@ class Node:
         """The path of the file that is to be mapped in the place of this one."""
         return None
 
+    def stands_for(self, other: "Node") -> bool:
+        """Whether a descriptor of this one may take the place of one of `other`: it is the same device."""
+        return other is self
+
     def driver_mmap(self, call: MapCall) -> Answer | None:
         """`f_op->mmap`, after the tests that are the same for all files of the kind."""
         return self.kind.mmap

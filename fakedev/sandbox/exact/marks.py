@@ -8,6 +8,7 @@ or a daemon that leaves its parent would be root again.
 import os
 import threading
 
+from fakedev.fuse.credentials import Known
 from fakedev.sandbox.exact.credentials import Bounds, Credentials, Program
 
 _MOST = 1 << 16
@@ -16,9 +17,9 @@ _SETS = {b"CapInh:": 0, b"CapBnd:": 1, b"CapAmb:": 2}
 
 
 class Marks:
-    """Credentials that differ from what the host says. One thread sets, any thread asks."""
+    """Credentials that differ from what the host says. For any number of threads."""
 
-    __slots__ = ("_all", "_base", "_numbers")
+    __slots__ = ("_all", "_base", "_lock", "_numbers")
 
     def __init__(self) -> None:
         self._base = _slack(
@@ -26,6 +27,7 @@ class Marks:
         )  # as that of the tool, which is forked from here
         self._all: list[Credentials] = []
         self._numbers: dict[Credentials, int] = {}
+        self._lock = threading.Lock()
 
     @property
     def any(self) -> bool:
@@ -44,16 +46,22 @@ class Marks:
         except OSError:
             return None  # it is gone
 
+    def at_files(self, tid: int, real: bool) -> Known | None:  # noqa: FBT001 - as `Callers` asks
+        """What counts at a file, for a thread that has set an id."""
+        found = self.of(tid)
+        return None if found is None else found.at_files(real=real)
+
     def set(self, tid: int, new: Credentials) -> None:
         """From now on thread `tid`, and what it starts, has these."""
         if not new.is_the_same_after_exec():
             new = new._replace(program=_program(tid))
-        number = self._numbers.get(new)
-        if number is None:
-            if len(self._all) == _MOST:
-                raise OSError("too many different credentials in one sandbox")
-            self._all.append(new)
-            number = self._numbers[new] = len(self._all)
+        with self._lock:
+            number = self._numbers.get(new)
+            if number is None:
+                if len(self._all) == _MOST:
+                    raise OSError("too many different credentials in one sandbox")
+                self._all.append(new)
+                number = self._numbers[new] = len(self._all)
         with open(f"/proc/{tid}/timerslack_ns", "w") as file:  # noqa: PTH123
             file.write(str(self._base + number))
 

@@ -10,12 +10,11 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from fakedev.model.ranges import ADDRESS_LIMIT, PAGE_MASK, PAGE_SIZE
-from fakedev.sandbox.exact import tracee
 from fakedev.sandbox.exact.areas import Area, areas
-from fakedev.sandbox.exact.listener import Listener, Notification
+from fakedev.sandbox.exact.hand import Hand
+from fakedev.sandbox.exact.listener import Notification
 from fakedev.sandbox.exact.numbers import AARCH64, I386, X86_64, Arch
 from fakedev.sandbox.exact.rules import ALL_ONES
-from fakedev.sandbox.protocols import ExactFiles
 from fakedev.views import mappings
 from fakedev.views.calls import Answer, MapCall
 from fakedev.views.kinds import MAP_SHARED, PROT_READ, PROT_WRITE, whole_pages
@@ -43,20 +42,15 @@ class _Call(NamedTuple):
 
 
 class Mappings:
-    """Answers for mappings of our files. `any`: such a mapping may have been made."""
+    """Answers for mappings of our files, once one may have been made. For one thread."""
 
-    def __init__(
-        self,
-        listener: Listener,
-        statuses: tracee.Statuses,
-        memory: tracee.Memory,
-        files: ExactFiles,
-    ) -> None:
-        self.any = False
-        self._listener = listener
-        self._statuses = statuses
-        self._memory = memory
-        self._files = files
+    def __init__(self, hand: Hand) -> None:
+        self._hand = hand
+        self._shared = hand.shared
+        self._listener = hand.listener
+        self._statuses = hand.statuses
+        self._memory = hand.memory
+        self._files = hand.shared.files
         self._calls = {
             (arch.audit, number): (arch, name, getattr(self, name))
             for arch in (X86_64, I386, AARCH64)
@@ -65,7 +59,9 @@ class Mappings:
 
     def handle(self, waiting: Notification) -> bool:
         """Answer a call; False where the kernel is to do it."""
-        found = self._calls.get((waiting.audit, waiting.number)) if self.any else None
+        if not self._shared.mapped:
+            return False
+        found = self._calls.get((waiting.audit, waiting.number))
         if found is None:
             return False
         arch, name, handler = found
@@ -74,7 +70,7 @@ class Mappings:
         answer: Answer | None = handler(_Call(waiting, arch, name))
         if answer is None:
             return False
-        self._files.answered(waiting.tid, name, answer)
+        self._hand.record(waiting.tid, name, answer)
         self._listener.answer(waiting.id, answer.value)
         return True
 

@@ -1,20 +1,19 @@
 """chown(2) of our files to ids that do not exist in the sandbox: the kernel refuses these before it asks us.
 
 A path may lead through a file system that a tool of the sandbox serves, which may wait for the supervisor
-itself. So it waits for a look-up no longer than PATIENCE; then the kernel makes the call.
+itself: another thread of it answers meanwhile (`crew`).
 """
 
 import ctypes
 import os
 import struct
 import threading
-from concurrent.futures import Future
 from typing import Any, NamedTuple
 
+from fakedev.sandbox.exact.hand import Hand
 from fakedev.sandbox.exact.listener import Notification
 from fakedev.sandbox.exact.rules import ALL_ONES, AT_EMPTY_PATH
-from fakedev.sandbox.exact.tracee import Memory, Statuses
-from fakedev.sandbox.protocols import ExactFiles
+from fakedev.sandbox.exact.tracee import Memory
 from fakedev.views.node import Node
 
 _AT_FDCWD = -100
@@ -23,7 +22,6 @@ _PATH_MAX = 4096
 _SYS_OPENAT2 = 437
 _RESOLVE_IN_ROOT = 0x10
 _HOW = struct.Struct("=3Q")  # struct open_how: flags, mode, resolve
-PATIENCE = 2.0  # seconds; a worker of ours answers within milliseconds
 
 _libc: Any = ctypes.CDLL(None, use_errno=True)
 
@@ -41,10 +39,10 @@ class _Change(NamedTuple):
 class Owners:
     """Finds our files by what a caller says, and changes their owners. For one thread."""
 
-    def __init__(self, memory: Memory, statuses: Statuses, files: ExactFiles) -> None:
-        self._memory = memory
-        self._statuses = statuses
-        self._files = files
+    def __init__(self, hand: Hand) -> None:
+        self._memory = hand.memory
+        self._statuses = hand.statuses
+        self._files = hand.shared.files
 
     def change(self, waiting: Notification, name: str) -> bool:
         """chown, lchown, fchown, fchownat; False where the file is not ours. Raises Refused."""
@@ -63,9 +61,9 @@ class Owners:
         if not path:
             return self._of(tid, change.fd) if change.flags & AT_EMPTY_PATH else None
         try:
-            fd = _found_soon(tid, change, path)
+            fd = _look_up(tid, change, path)
         except OSError:
-            return None  # the kernel knows why, or finds out in its own time
+            return None  # the kernel knows why
         try:
             return self._of(threading.get_native_id(), fd)
         finally:
@@ -99,30 +97,6 @@ def _parsed(name: str, words: tuple[int, ...]) -> _Change:
         return _Change(low[0], 0, low[1], low[2], AT_EMPTY_PATH)
     flags = _AT_SYMLINK_NOFOLLOW if name == "lchown" else 0
     return _Change(_AT_FDCWD, words[0], low[1], low[2], flags)
-
-
-def _found_soon(tid: int, change: _Change, path: bytes) -> int:
-    """What `_look_up` finds. Raises TimeoutError when somebody keeps it waiting."""
-    found: Future[int] = Future()
-
-    def look() -> None:
-        try:
-            found.set_result(_look_up(tid, change, path))
-        except OSError as error:
-            found.set_exception(error)
-
-    threading.Thread(target=look, name="fakedev-look-up", daemon=True).start()
-    try:
-        return found.result(PATIENCE)
-    except TimeoutError:
-        found.add_done_callback(_forget)
-        raise
-
-
-def _forget(found: "Future[int]") -> None:
-    """Close what was found too late."""
-    if found.exception() is None:
-        os.close(found.result())
 
 
 def _look_up(tid: int, change: _Change, path: bytes) -> int:

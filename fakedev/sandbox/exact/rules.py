@@ -7,6 +7,7 @@ what an ordinary program rarely does.
 from typing import NamedTuple
 
 from fakedev.sandbox.exact.numbers import Arch
+from fakedev.views.kinds import REGULAR_COMMANDS
 from fakedev.views.mappings import ADVICE, MCL_CURRENT
 
 ALL_ONES = 0xFFFF_FFFF
@@ -17,7 +18,6 @@ AT_EMPTY_PATH = 0x1000
 SEEK_END = 2
 F_SETFL = 4
 O_DIRECT = {"x86_64": 0x4000, "i386": 0x4000, "aarch64": 0x1_0000}
-FIONREAD = 0x541B
 PR_SET_KEEPCAPS, PR_SET_SECUREBITS, PR_SET_TIMERSLACK = 8, 28, 29
 # _IO-less numbers of drivers/pci/proc.c: 'P' << 24 | 'C' << 16 | 'I' << 8.
 PCIIOC = range(0x5043_4900, 0x5043_4906)
@@ -58,7 +58,7 @@ def rules(arch: str) -> dict[str, tuple[Alternative, ...]]:
         "_llseek": ((Test(4, "ge", SEEK_END),), (Test(1, "set", SIGN),)),
         "pread64": nothing,
         "pwrite64": nothing,
-        "ioctl": _any(1, (FIONREAD, *PCIIOC)),
+        "ioctl": _any(1, (*REGULAR_COMMANDS, *PCIIOC)),
         "fcntl": direct,
         "fcntl64": direct,
         **dict.fromkeys(

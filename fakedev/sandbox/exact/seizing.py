@@ -32,10 +32,14 @@ class Spared(Exception):  # noqa: N818 - a decision, not a fault
 
 
 class Threads:
-    """Those of a process, traced within a `with` block by a thread of ours that ends after it."""
+    """Those of a process, traced within a `with` block by a thread of ours that ends after it.
 
-    def __init__(self, pid: int) -> None:
+    `but`: one that is left alone.
+    """
+
+    def __init__(self, pid: int, *, but: int = 0) -> None:
         self._pid = pid
+        self._but = but
         self._traced: set[int] = set()
         self._over = threading.Event()
 
@@ -53,7 +57,7 @@ class Threads:
     def seize(self) -> None:
         """Trace all of them, and have them stop. Raises Spared; RuntimeError where no thread can be started."""
         seen: set[int] = set()
-        while new := _tasks(self._pid) - seen:
+        while new := _tasks(self._pid) - seen - {self._but}:
             if len(seen) <= 1 < len(seen | new):
                 # No threading.Thread: its start() waits until it runs, and tools wait for us.
                 _thread.start_new_thread(self._bury, ())

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import threading
 
 from fakedev.sandbox.exact import tracee
 
@@ -16,10 +17,11 @@ class States:
     O_ASYNC: so a state is shared by duplicates and children, and ends with the last descriptor.
     """
 
-    __slots__ = ("_known",)
+    __slots__ = ("_known", "_lock")
 
     def __init__(self) -> None:
         self._known: list[dict[str, int]] = [{}]
+        self._lock = threading.Lock()
 
     @property
     def any(self) -> bool:
@@ -45,6 +47,7 @@ class States:
 
     def keep(self, fd: int, state: dict[str, int]) -> None:
         """The same for a descriptor of ours."""
-        if state not in self._known and len(self._known) <= _MOST:
-            self._known.append(state)
+        with self._lock:
+            if state not in self._known and len(self._known) <= _MOST:
+                self._known.append(state)
         fcntl.fcntl(fd, _F_SETSIG, self._known.index(state))

@@ -19,9 +19,12 @@ _AT_FDCWD = -100
 _AT_STATX_DONT_SYNC = 0x4000
 _AT_EMPTY_PATH = 0x1000
 _AT_SYMLINK_NOFOLLOW = 0x100
-_STATX_MODE, _STATX_INO = 0x2, 0x100
+_STATX_MODE, _STATX_CTIME, _STATX_INO = 0x2, 0x80, 0x100
 _STX_MODE = 28
 _STX_INO = 32
+_STX_CTIME = 96
+_NANOSECONDS = struct.Struct("=8xI")
+_TWO_NUMBERS = struct.Struct("=2I")
 _INO_AND_DEVICE = struct.Struct("=Q96x8s")  # of struct statx, from stx_ino on
 _TWO_AREAS = struct.Struct("@PNPN")  # of struct iovec: ours, and the caller's
 _AREA = _TWO_AREAS.size // 2
@@ -60,11 +63,8 @@ class Statuses:
         self._tables = Tasks(b"fd", os.O_PATH | os.O_DIRECTORY)
         self._room = bytearray(256)
         self._address = ctypes.c_void_p.from_param(_address(self._room))
-        flags = _AT_STATX_DONT_SYNC | _AT_EMPTY_PATH
-        if _statx(root, b"", flags, _STATX_INO, self._address):
-            raise OSError(errno.EBADF, "statx")
-        self._pair = _INO_AND_DEVICE.unpack_from(self._room, _STX_INO)[1]
-        self.device = os.makedev(*struct.unpack("=2I", self._pair))
+        self._pair = _device(root)
+        self.device = os.makedev(*_TWO_NUMBERS.unpack(self._pair))
 
     def ours(self, tid: int, fd: int) -> int:
         """The inode number of a descriptor of thread `tid`; 0 where it is not ours or there is none."""
@@ -80,6 +80,13 @@ class Statuses:
             return None
         mode = self._room[_STX_MODE] | self._room[_STX_MODE + 1] << 8
         return _ACCESS.get(mode & (stat.S_IRUSR | stat.S_IWUSR))
+
+    def generation(self, tid: int, fd: int) -> int | None:
+        """Which inode of its file a descriptor belongs to (`Inode.generation`); None where there is none."""
+        if not self._look(tid, fd, _AT_STATX_DONT_SYNC, _STATX_CTIME):
+            return None
+        found: int = _NANOSECONDS.unpack_from(self._room, _STX_CTIME)[0]
+        return found
 
     def is_open(self, tid: int, fd: int) -> bool:
         """Whether the file is open; with O_PATH, to all but few calls it is not (EBADF)."""
@@ -158,6 +165,20 @@ class Memory:
         return moved == size
 
 
+def device(root: int) -> int:
+    """The device number of the mount that `root` is in, which the mount itself is not asked for."""
+    return os.makedev(*_TWO_NUMBERS.unpack(_device(root)))
+
+
+def _device(root: int) -> bytes:
+    room = bytearray(256)
+    address = ctypes.c_void_p.from_param(_address(room))
+    if _statx(root, b"", _AT_STATX_DONT_SYNC | _AT_EMPTY_PATH, _STATX_INO, address):
+        raise OSError(errno.EBADF, "statx")
+    found: bytes = _INO_AND_DEVICE.unpack_from(room, _STX_INO)[1]
+    return found
+
+
 def _address(room: bytearray) -> int:
     return ctypes.addressof(ctypes.c_char.from_buffer(room))
 
@@ -184,7 +205,7 @@ def copy(tid: int, fd: int) -> int:
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
-        task = os.pidfd_open(_process(tid))  # before 6.9
+        task = os.pidfd_open(process(tid))  # before 6.9
     try:
         found = _libc.syscall(_SYS_PIDFD_GETFD, task, fd, 0)
     finally:
@@ -194,7 +215,7 @@ def copy(tid: int, fd: int) -> int:
     return int(found)
 
 
-def _process(tid: int) -> int:
+def process(tid: int) -> int:
     """The process that a thread belongs to."""
     with open(f"/proc/{tid}/status", "rb") as status:  # noqa: PTH123
         return next(int(line.split()[1]) for line in status if line.startswith(b"Tgid:"))

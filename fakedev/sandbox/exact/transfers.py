@@ -9,17 +9,21 @@ from fakedev.sandbox.exact.rules import ALL_ONES
 
 
 class Transfer(NamedTuple):
-    """Where among the arguments the descriptors stand, and the pointers to their offsets."""
+    """Where among the arguments the descriptors stand, and the pointers to their offsets.
+
+    `size`: where the number of bytes stands, if none are moved whatever the files are.
+    """
 
     source: int
     source_at: int
     target: int
     target_at: int | None
+    size: int | None = None
 
 
 TRANSFERS = {
-    "sendfile": Transfer(1, 2, 0, None),
-    "splice": Transfer(0, 1, 2, 3),
+    "sendfile": Transfer(1, 2, 0, None, 3),
+    "splice": Transfer(0, 1, 2, 3, 4),
     "copy_file_range": Transfer(0, 1, 2, 3),
 }
 
@@ -31,6 +35,8 @@ def is_sound(waiting: Notification, name: str, ours: int, memory: tracee.Memory)
     """
     transfer = TRANSFERS[name]
     tid, arguments = waiting.tid, waiting.arguments
+    if transfer.size is not None and not arguments[transfer.size]:
+        return False
     source, target = (arguments[at] & ALL_ONES for at in (transfer.source, transfer.target))
     source_at = arguments[transfer.source_at]
     target_at = 0 if transfer.target_at is None else arguments[transfer.target_at]

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable
 from typing import NamedTuple
 
-from fakedev.fuse.credentials import Callers, CapabilitySets, Known, capabilities
+from fakedev.fuse.credentials import CapabilitySets, capabilities
 from fakedev.sandbox.exact.credentials import (
     CAP_SETGID,
     CAP_SETUID,
@@ -18,8 +18,9 @@ from fakedev.sandbox.exact.credentials import (
     Credentials,
     Ids,
 )
-from fakedev.sandbox.exact.listener import Listener, Notification
-from fakedev.sandbox.exact.marks import Marks, bounds
+from fakedev.sandbox.exact.hand import Hand
+from fakedev.sandbox.exact.listener import Notification
+from fakedev.sandbox.exact.marks import bounds
 from fakedev.sandbox.exact.numbers import AARCH64, I386, X86_64
 from fakedev.sandbox.exact.owners import Owners
 from fakedev.sandbox.exact.rules import (
@@ -29,39 +30,42 @@ from fakedev.sandbox.exact.rules import (
     PR_SET_TIMERSLACK,
 )
 from fakedev.sandbox.exact.tracee import Memory
+from fakedev.views.calls import Answer
 from fakedev.views.node import Refused
 
 _INT_MAX = 0x7FFF_FFFF
 _HEADER = struct.Struct("=Ii")
 _VERSIONS = (0x2007_1026, 0x2008_0522)  # _LINUX_CAPABILITY_VERSION_2 and _3
 _SETS = 24
+#: What decides, by how a call begins; others are ids.
+_RULES = {
+    "get": "current_cred: the ids that it has set here",
+    "cap": "cap_capset, cap_capget: by the sets that its ids have left it here",
+    "prctl": "cap_task_prctl: by what it has set here",
+    **dict.fromkeys(("chown", "fchown", "lchown"), "setattr_prepare: chown_ok, chgrp_ok"),
+}
 
 
 class _Handler(NamedTuple):
-    """`asks`: the kernel's own answer is right as long as nobody has set an id."""
+    """`asks`: the kernel's own answer is right as long as nobody has set an id. `rule`: of the trace."""
 
+    name: str
+    rule: str
     asks: bool
     handle: Callable[[Notification], bool]
 
 
 class Users:
-    """Answers the calls of one sandbox; the FUSE server asks `known`."""
+    """Answers these calls. For one thread."""
 
-    def __init__(
-        self, listener: Listener, memory: Memory, callers: Callers, owners: Owners
-    ) -> None:
-        self._listener = listener
-        self._memory = memory
-        self._callers = callers
+    def __init__(self, hand: Hand, owners: Owners) -> None:
+        self._hand = hand
+        self._listener = hand.listener
+        self._memory = hand.memory
+        self._callers = hand.shared.files.callers
         self._owners = owners
-        self._marks = Marks()
+        self._marks = hand.shared.marks
         self._handlers = self._table()
-        callers.known = self.known
-
-    def known(self, tid: int, real: bool) -> Known | None:  # noqa: FBT001 - as `Callers` asks
-        """What counts at a file, for a thread that has set an id."""
-        found = self._marks.of(tid)
-        return None if found is None else found.at_files(real=real)
 
     def handle(self, waiting: Notification) -> bool:
         """Answer a call; False where the kernel is to do it."""
@@ -86,9 +90,12 @@ class Users:
         }
 
     def _handler(self, name: str) -> _Handler:
-        if name.endswith(("chown", "chownat")):
-            return _Handler(False, functools.partial(self._chown, name))
-        return _Handler(name.startswith(("get", "cap")), getattr(self, name))
+        rule = next((rule for start, rule in _RULES.items() if name.startswith(start)), "")
+        rule = rule or f"__sys_{name}: by the ids that it has set here"
+        if "chown" in name:
+            return _Handler(name, rule, False, functools.partial(self._chown, name))
+        asks = name.startswith(("get", "cap"))
+        return _Handler(name, rule, asks, getattr(self, name))
 
     def _chown(self, name: str, waiting: Notification) -> bool:
         return self._owners.change(waiting, name) and self._answer(waiting, 0)
@@ -231,6 +238,7 @@ class Users:
         wanted = CapabilitySets.unpacked(self._read(waiting, data, _SETS))
         new = old.with_capabilities(wanted, bounds(waiting.tid))
         self._become(waiting, old, new)
+        self._record(waiting, 0)
         return False
 
     def prctl(self, waiting: Notification) -> bool:
@@ -261,7 +269,12 @@ class Users:
 
     def _answer(self, waiting: Notification, value: int) -> bool:
         self._listener.answer(waiting.id, value)
+        self._record(waiting, value)  # the caller goes on meanwhile
         return True
+
+    def _record(self, waiting: Notification, value: int) -> None:
+        entry = self._handlers[waiting.audit, waiting.number]
+        self._hand.record(waiting.tid, entry.name, Answer(value, entry.rule))
 
     def _read(self, waiting: Notification, address: int, size: int) -> bytes:
         step, found = Memory.SIZE, b""

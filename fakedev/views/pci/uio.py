@@ -12,7 +12,7 @@ from fakedev.model.ranges import PAGE_SHIFT, PAGE_SIZE, Range
 from fakedev.model.verdict import Verdict
 from fakedev.views.calls import Answer, MapCall
 from fakedev.views.kinds import CHAR_DEVICE, mapped_size
-from fakedev.views.node import Attr, Buffers, Opener, Refused, Waits
+from fakedev.views.node import Attr, Buffers, Node, Opener, Refused, Waits
 from fakedev.views.physical import PhysicalFile
 
 MODE = 0o600
@@ -72,6 +72,10 @@ class UioFile(PhysicalFile):
         """The file of the map that is asked for, where that is another one."""
         index = call.offset >> PAGE_SHIFT
         return None if index == self.index else f"/dev/{map_name(self.uio.minor, index)}"
+
+    def stands_for(self, other: Node) -> bool:
+        """So does the file of another map."""
+        return isinstance(other, UioFile) and other.uio is self.uio
 
     def empty(self, offset: int) -> Answer:
         """A read or write is of 4 bytes."""
