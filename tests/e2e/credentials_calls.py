@@ -142,7 +142,7 @@ def inheritance():
             os._exit(0)
         while os.getppid() == parent:
             os.sched_yield()
-        script = "import os; print(os.getresuid(), os.path.exists('/dev/mem'));open('/dev/mem')"
+        script = "import os; print(os.getresuid(), os.path.exists('/dev/mem'), flush=True);open('/dev/mem')"
         os.execvp(sys.executable, [sys.executable, "-Sc", script])
 
     def threads():

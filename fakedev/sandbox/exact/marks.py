@@ -12,6 +12,7 @@ from fakedev.fuse.credentials import Known
 from fakedev.sandbox.exact.credentials import Bounds, Credentials, Program
 
 _MOST = 1 << 16
+_OVERFLOW_GID = 65534  # `overflowgid`: has no number there
 _START_CODE, _START_STACK = 23, 25  # in /proc/PID/stat, counted from the state
 _SETS = {b"CapInh:": 0, b"CapBnd:": 1, b"CapAmb:": 2}
 
@@ -81,6 +82,15 @@ def bounds(tid: int) -> Bounds:
         if place is not None:
             found[place] = int(line[7:], 16)
     return Bounds(*found)
+
+
+def groups(tid: int) -> tuple[int, ...]:
+    """Supplementary groups of a thread that has set none, as a sandbox with the group 0 alone shows them."""
+    own, found = os.getegid(), b""
+    for line in _read(f"/proc/{tid}/status").split(b"\n"):
+        if line.startswith(b"Groups:"):
+            found = line[7:]
+    return tuple(0 if int(word) == own else _OVERFLOW_GID for word in found.split())
 
 
 def _program(tid: int) -> Program:

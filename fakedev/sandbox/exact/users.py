@@ -20,7 +20,7 @@ from fakedev.sandbox.exact.credentials import (
 )
 from fakedev.sandbox.exact.hand import Hand
 from fakedev.sandbox.exact.listener import Notification
-from fakedev.sandbox.exact.marks import bounds
+from fakedev.sandbox.exact.marks import bounds, groups
 from fakedev.sandbox.exact.numbers import AARCH64, I386, X86_64
 from fakedev.sandbox.exact.owners import Owners
 from fakedev.sandbox.exact.rules import (
@@ -260,7 +260,7 @@ class Users:
         found = self._marks.of(tid)
         if found is None:
             sets = capabilities(tid)
-            found = Credentials(Ids(), Ids(), (), sets.effective, sets.permitted)
+            found = Credentials(Ids(), Ids(), groups(tid), sets.effective, sets.permitted)
         return found
 
     def _become(self, waiting: Notification, old: Credentials, new: Credentials) -> None:
