@@ -293,6 +293,7 @@ class Running:
         self.socket = host.runtime / "fakedev" / (name + SUFFIX)
         self.agent = Agent(self.send, self.receive)
         self._client: Client | None = None
+        self._received = b""
 
     def send(self, line: str) -> None:
         """Write to the tool's stdin."""
@@ -308,10 +309,18 @@ class Running:
     def receive(self, *, seconds: float = TIMEOUT) -> str:
         """The next line of the tool's stdout."""
         assert self.tool.stdout is not None
-        # One answer is on its way at a time, so that nothing waits in the stream's own buffer.
-        if not select.select([self.tool.stdout], [], [], seconds)[0]:
-            pytest.fail(f"no answer within {seconds:g} s: a hang")
-        return self.tool.stdout.readline()
+        stream = (
+            self.tool.stdout.fileno()
+        )  # past its buffer, in which a second line would not be seen
+        while b"\n" not in self._received:
+            if not select.select([stream], [], [], seconds)[0]:
+                pytest.fail(f"no answer within {seconds:g} s: a hang")
+            piece = os.read(stream, 1 << 16)
+            if not piece:
+                break
+            self._received += piece
+        line, end, self._received = self._received.partition(b"\n")
+        return (line + end).decode()
 
     @property
     def client(self) -> Client:

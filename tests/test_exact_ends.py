@@ -71,3 +71,22 @@ def test_descriptors_live_as_long_as_somebody_uses_them(stuck: bool) -> None:
         assert ends.open() == [False, False, False, True]
         one.release()
     assert ends.open() == [False] * 4
+
+
+@needs_sandbox
+@pytest.mark.filterwarnings("ignore:subprocess:ResourceWarning")
+def test_a_process_that_nobody_keeps_leaves_nothing() -> None:
+    sandbox = exact(build_machine(load_profile("pc-q35")))
+    assert sandbox.run(["true"]).returncode == 0
+
+    def held() -> tuple[int, int]:
+        return len(list(Path("/proc/self/fd").iterdir())), len(
+            list(Path("/proc/self/task").iterdir())
+        )
+
+    before = held()
+    for _ in range(5):
+        sandbox.popen(["sleep", "1000"])
+    wait_for(
+        lambda: max(a - b for a, b in zip(held(), before, strict=True)) <= 0, "nothing is left"
+    )

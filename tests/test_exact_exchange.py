@@ -189,3 +189,39 @@ ctypes.c_ubyte.from_address(mapped_apart(60)).value
     assert run(machine, code)[0] == -signal.SIGBUS
     assert kept(machine) == ["its number is not below RLIMIT_NOFILE"]
     assert faults(machine) == []
+
+
+def test_another_descriptor_of_the_file_under_the_same_number_is_left_alone(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is looked at again when the other threads have stopped."""
+    gather = Threads.gather
+
+    def late(self: Threads, wanted: Callable[[], Any]) -> list[int]:
+        stopped = gather(self, wanted)
+        monkeypatch.setattr(Listener, "replace", never)
+        return stopped
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("exchanged")
+
+    seize = Threads.seize
+
+    def after_a_while(self: Threads) -> None:
+        time.sleep(0.2)  # in which another thread puts a fresh one in its place
+        seize(self)
+
+    monkeypatch.setattr(Threads, "seize", after_a_while)
+    monkeypatch.setattr(Threads, "gather", late)
+    code = """
+fresh = os.open("/dev/mem", os.O_RDONLY)
+os.lseek(fresh, 77, 0)
+mapper = threading.Thread(target=mapped_apart, args=(old,))
+mapper.start()
+time.sleep(0.05)
+os.dup2(fresh, old)
+mapper.join()
+print(os.lseek(old, 0, os.SEEK_CUR))
+"""
+    assert run(machine, code) == (0, "77\n")
+    assert faults(machine) == []

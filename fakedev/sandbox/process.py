@@ -1,5 +1,6 @@
 """A process in a sandbox: `subprocess.Popen` whose child builds the sandbox first."""
 
+import _thread
 import contextlib
 import os
 import signal
@@ -61,7 +62,7 @@ class Handshake:
         if self._root >= 0:  # it holds the mount
             os.close(self._root)
         if self.supervisor is not None:
-            self.supervisor.close()
+            self.supervisor.close(_UNMOUNT_TIMEOUT)
         if self.connection is not None:
             self.connection.close()
             self.connection = None
@@ -294,12 +295,22 @@ class SandboxProcess(subprocess.Popen[Any]):
                 self._reaped |= message[:1] == reaper.ENDED
         return self._reaped
 
+    def _abandoned(self) -> None:
+        """On a thread of its own: let go of what belongs to the sandbox when the reaper has ended."""
+        while self.next_stop():
+            pass
+        self._release()
+
     def __del__(self) -> None:
         """Let the reaper know that nobody waits for it any more."""
         channel = getattr(self, "_channel", None)
         if channel is not None and getattr(self, "returncode", None) is None:
             self._send(reaper.DESTROY)
-            channel.close()
+            try:
+                # No threading.Thread: who is interrupted by this may hold the lock that it takes.
+                _thread.start_new_thread(self._abandoned, ())
+            except RuntimeError:  # the interpreter ends
+                channel.close()
         super().__del__()
 
 

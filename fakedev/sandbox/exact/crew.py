@@ -156,7 +156,7 @@ class Crew:
     def _help(self) -> None:
         try:
             self._relieve()
-        except RuntimeError:
+        except (RuntimeError, MemoryError):
             return  # no more threads; perhaps at the next tick
 
     def _pause(self, seen: int, *, long: bool) -> None:

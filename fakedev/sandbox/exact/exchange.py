@@ -39,11 +39,10 @@ def exchange(hand: Hand, call: Call, path: str) -> None:
         if not _stands_for(hand, call, new):
             _stays(hand, call, f"another device stands at {path}")
             return
-        os.lseek(new, old.position, os.SEEK_SET)
         states = hand.shared.states
         if states.any:
             states.keep(new, states.load(tid, call.fd))
-        _replace(hand, call, new, cloexec=bool(old.flags & os.O_CLOEXEC))
+        _replace(hand, call, new, old)
     finally:
         os.close(new)
 
@@ -62,10 +61,10 @@ def _stays(hand: Hand, call: Call, why: str) -> None:
     hand.shared.files.stays(call.waiting.tid, call.fd, why)
 
 
-def _replace(hand: Hand, call: Call, new: int, *, cloexec: bool) -> None:
+def _replace(hand: Hand, call: Call, new: int, old: tracee.Descriptor) -> None:
     process = tracee.process(call.waiting.tid)
     if _is_alone(process):
-        _put(hand, call, new, cloexec=cloexec)
+        _put(hand, call, new, old)
         return
     why: list[str] = []
 
@@ -75,7 +74,7 @@ def _replace(hand: Hand, call: Call, new: int, *, cloexec: bool) -> None:
             with Threads(process, but=call.waiting.tid) as others:
                 others.seize()
                 others.gather(tuple)
-                _put(hand, call, new, cloexec=cloexec)
+                _put(hand, call, new, old)
         except (Spared, RuntimeError) as error:
             why.append(str(error))
         except OSError as error:
@@ -88,7 +87,7 @@ def _replace(hand: Hand, call: Call, new: int, *, cloexec: bool) -> None:
         why.append(str(error))
     else:
         thread.join()
-    if why:
+    if why and hand.listener.waits(call.waiting.id):  # else the caller has ended
         _stays(hand, call, f"its other threads cannot be stopped: {why[0]}")
 
 
@@ -99,10 +98,17 @@ def _is_alone(process: int) -> bool:
         return True  # it has ended
 
 
-def _put(hand: Hand, call: Call, new: int, *, cloexec: bool) -> None:
-    """If it is still the same: a descriptor of this file."""
-    if hand.statuses.ours(call.waiting.tid, call.fd) != call.file.ino:
+def _put(hand: Hand, call: Call, new: int, old: tracee.Descriptor) -> None:
+    """If it is still the same: a descriptor of this file whose inode lost pages, open as before."""
+    tid, cloexec = call.waiting.tid, bool(old.flags & os.O_CLOEXEC)
+    if hand.statuses.ours(tid, call.fd) != call.file.ino:
         return
+    if hand.statuses.generation(tid, call.fd) not in call.file.worn:
+        return
+    now = tracee.descriptor(tid, call.fd)
+    if now is None or now.flags != old.flags:
+        return
+    os.lseek(new, now.position, os.SEEK_SET)
     try:
         hand.listener.replace(call.waiting.id, new, call.fd, cloexec=cloexec)
     except OSError as error:

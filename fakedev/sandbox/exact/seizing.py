@@ -103,6 +103,8 @@ def _seize_one(tid: int) -> bool:
             if ptrace.state(tid) in "ZX":
                 return False
             tracer = status(tid).get("TracerPid", "0")
+            if tracer == str(threading.get_native_id()):
+                return True  # exec has given it the number of another one (`de_thread`)
             us = str(os.getpid())
             other = tracer != "0" and status(int(tracer)).get("Tgid", us) != us
             if other or pause.waited > PATIENCE:
