@@ -24,8 +24,11 @@ from fakedev.sandbox.exact.seizing import Spared, Threads
 _NOT_AGAIN = os.O_CREAT | os.O_EXCL | os.O_TRUNC | os.O_NOFOLLOW
 
 
-def exchange(hand: Hand, call: Call, path: str) -> None:
-    """Do so with what is found at `path` of the tree, if that stands for the same device."""
+def exchange(hand: Hand, call: Call, path: str, *, worn: bool) -> None:
+    """Do so with what is found at `path` of the tree, if that stands for the same device.
+
+    `worn`: only because the inode of the descriptor has lost pages; else it has to be another file.
+    """
     tid = call.waiting.tid
     old = tracee.descriptor(tid, call.fd)
     if old is None:
@@ -42,7 +45,7 @@ def exchange(hand: Hand, call: Call, path: str) -> None:
         states = hand.shared.states
         if states.any:
             states.keep(new, states.load(tid, call.fd))
-        _replace(hand, call, new, old)
+        _replace(hand, call, new, old, worn=worn)
     finally:
         os.close(new)
 
@@ -61,10 +64,10 @@ def _stays(hand: Hand, call: Call, why: str) -> None:
     hand.shared.files.stays(call.waiting.tid, call.fd, why)
 
 
-def _replace(hand: Hand, call: Call, new: int, old: tracee.Descriptor) -> None:
+def _replace(hand: Hand, call: Call, new: int, old: tracee.Descriptor, *, worn: bool) -> None:
     process = tracee.process(call.waiting.tid)
     if _is_alone(process):
-        _put(hand, call, new, old)
+        _put(hand, call, new, old, worn=worn)
         return
     why: list[str] = []
 
@@ -74,7 +77,7 @@ def _replace(hand: Hand, call: Call, new: int, old: tracee.Descriptor) -> None:
             with Threads(process, but=call.waiting.tid) as others:
                 others.seize()
                 others.gather(tuple)
-                _put(hand, call, new, old)
+                _put(hand, call, new, old, worn=worn)
         except (Spared, RuntimeError) as error:
             why.append(str(error))
         except OSError as error:
@@ -98,12 +101,12 @@ def _is_alone(process: int) -> bool:
         return True  # it has ended
 
 
-def _put(hand: Hand, call: Call, new: int, old: tracee.Descriptor) -> None:
-    """If it is still the same: a descriptor of this file whose inode lost pages, open as before."""
+def _put(hand: Hand, call: Call, new: int, old: tracee.Descriptor, *, worn: bool) -> None:
+    """If it is still the same: a descriptor of this file, open as before, whose inode lost pages if `worn`."""
     tid, cloexec = call.waiting.tid, bool(old.flags & os.O_CLOEXEC)
     if hand.statuses.ours(tid, call.fd) != call.file.ino:
         return
-    if hand.statuses.generation(tid, call.fd) not in call.file.worn:
+    if worn and hand.statuses.generation(tid, call.fd) not in call.file.worn:
         return
     now = tracee.descriptor(tid, call.fd)
     if now is None or now.flags != old.flags:

@@ -41,9 +41,10 @@ class Maps:
         answer = node.mmap(request)
         if answer is not None:
             return not _has_no_place(call) and self._hand.answer(call, answer)
-        path = node.mapped_through(request) or (call.file.path if self._is_stale(call) else "")
+        through = node.mapped_through(request)
+        path = through or (call.file.path if self._is_stale(call) else "")
         if path:
-            exchange(self._hand, call, path)
+            exchange(self._hand, call, path, worn=not through)
         self._shared.mapped = True
         self._shared.copies.any |= flags & MAP_TYPE == MAP_PRIVATE
         return False
