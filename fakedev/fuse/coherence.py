@@ -94,11 +94,15 @@ class Coherence:
 
     # -- accesses, called by workers ----------------------------------------------------------
 
-    def opened(self, alias: Alias) -> None:
-        """A descriptor was opened."""
+    def opened(self, alias: Alias) -> bool:
+        """A descriptor was opened: whether we know of the pages that the kernel may have of the file.
+
+        Else they are from before its last close, and a mapping would find them without asking us.
+        """
         with self._lock:
             alias.opens += 1
             self._open.add(alias)
+            return alias.filled
 
     def released(self, alias: Alias) -> None:
         """A descriptor and all its mappings are gone."""

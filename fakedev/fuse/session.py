@@ -140,12 +140,14 @@ class Session(Names):
         handle = inode.node.open(caller)
         device = cast("PhysicalHandle", handle) if isinstance(inode.node, PhysicalFile) else None
         file = OpenFile(inode, handle, device)
+        known = True
         if inode.alias is not None:
-            self.coherence.opened(inode.alias)
+            known = self.coherence.opened(inode.alias)
             inode.alias.openers[id(file)] = (caller.pid, comm_of(caller.pid))
-        cached = inode.alias is not None and not self.direct
-        # An open must not drop cached pages: others may have stored to them, or be about to.
-        return self._new_file(file, wire.FOPEN_KEEP_CACHE if cached else wire.FOPEN_DIRECT_IO)
+        if inode.alias is None or self.direct:
+            return self._new_file(file, wire.FOPEN_DIRECT_IO)
+        # An open must not drop cached pages that others may have stored to, or be about to.
+        return self._new_file(file, wire.FOPEN_KEEP_CACHE if known else 0)
 
     def read(self, pid: int, number: int, offset: int, size: int, flags: int) -> Buffers:
         """READ: a read(2), or pages for the page cache. Raises as `handle`."""
